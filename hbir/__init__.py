@@ -1,0 +1,6 @@
+"""An open compiler for quantised neural networks: the language, its meaning, its readers and writers."""
+
+from hbir.errors import HbError
+from hbir.module import Argument, Function, Module, load, save
+
+__all__ = ["Argument", "Function", "HbError", "Module", "load", "save"]

@@ -1,0 +1,254 @@
+"""What every operation of the project shares: attributes as Python values, result types by inference, meaning as a function.
+
+An operation class states three things beside its operands and properties:
+
+- `infer(*operand_types, **attributes) -> result type(s)`: also its verifier, which compares them with the types it has;
+- `evaluate(*arrays, **attributes) -> result array(s)`: its meaning, a pure function over numpy arrays;
+- its docstring, from which the reference pages are made.
+
+Absent optional operands are passed as None, variadic ones as further positional arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    BoolAttr,
+    DenseArrayBase,
+    Float16Type,
+    Float32Type,
+    Float64Type,
+    FloatAttr,
+    IntegerAttr,
+    IntegerType,
+    LocationAttr,
+    StringAttr,
+    TensorType,
+    f64,
+    i64,
+)
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import IRDLOperation, OptOperandDef, VarOperandDef, opt_prop_def, prop_def
+from xdsl.utils.exceptions import VerifyException
+
+from hbir.dialects.quant import UniformQuantizedType
+
+__all__ = [
+    "Array",
+    "HbOperation",
+    "Tensor",
+    "element_dtype",
+    "flag",
+    "floats",
+    "integer",
+    "integers",
+    "number",
+    "opt_number",
+    "shape_of",
+    "string",
+    "tensor",
+    "tensor_type",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+Tensor: TypeAlias = TensorType[Any]
+
+
+def integer() -> Any:
+    """An i64 property."""
+    return prop_def(IntegerAttr.constr(i64))
+
+
+def flag() -> Any:
+    """A boolean property."""
+    return prop_def(BoolAttr.constr(IntegerType(1)))
+
+
+def integers() -> Any:
+    """A property that holds a list of i64."""
+    return prop_def(DenseArrayBase.constr(i64))
+
+
+def floats() -> Any:
+    """A property that holds a list of f64."""
+    return prop_def(DenseArrayBase.constr(f64))
+
+
+def number() -> Any:
+    """An f64 property."""
+    return prop_def(FloatAttr.constr(f64))
+
+
+def opt_number() -> Any:
+    """An f64 property that may be absent (None)."""
+    return opt_prop_def(FloatAttr.constr(f64))
+
+
+def string() -> Any:
+    """A string property."""
+    return prop_def(StringAttr)
+
+
+def tensor(shape: Sequence[int], element: Attribute) -> Tensor:
+    """`tensor<shape x element>`."""
+    return TensorType(element, list(shape))
+
+
+def shape_of(type_: Attribute) -> tuple[int, ...]:
+    """The shape of a tensor type."""
+    return tensor_type(type_).get_shape()
+
+
+def tensor_type(type_: Attribute) -> Tensor:
+    """`type_`, known to be a tensor. Raises VerifyException otherwise."""
+    if not isinstance(type_, TensorType):
+        raise VerifyException(f"{type_} is not a tensor")
+    return cast(Tensor, type_)
+
+
+_FLOATS: dict[type[Attribute], npt.DTypeLike] = {Float16Type: np.float16, Float32Type: np.float32, Float64Type: np.float64}
+_INTEGERS: dict[int, npt.DTypeLike] = {1: np.bool_, 8: np.int8, 16: np.int16, 32: np.int32, 48: np.int64, 64: np.int64}
+
+
+def element_dtype(element: Attribute) -> np.dtype[Any]:
+    """The numpy dtype in which values of an element type are held (int48 accumulators are held in int64)."""
+    if isinstance(element, UniformQuantizedType):
+        element = element.storage
+    if isinstance(element, IntegerType) and element.width.data in _INTEGERS:
+        return np.dtype(_INTEGERS[element.width.data])
+    if type(element) in _FLOATS:
+        return np.dtype(_FLOATS[type(element)])
+    raise VerifyException(f"element type {element} has no numpy dtype")
+
+
+def _encode(value: Any) -> Attribute | None:
+    match value:
+        case None | Attribute():
+            return value
+        case bool() | np.bool_():
+            return BoolAttr.from_bool(bool(value))
+        case int() | np.integer():
+            return IntegerAttr(int(value), i64)
+        case float() | np.floating():
+            return FloatAttr(float(value), f64)
+        case str():
+            return StringAttr(value)
+        case np.ndarray():
+            width = IntegerType(8 * value.dtype.itemsize)
+            data = cast(list[int], value.tolist())
+            return DenseArrayBase.from_list(width, data)
+        case tuple() | list():
+            items = cast(Sequence[Any], value)
+            if items and all(isinstance(item, str) for item in items):
+                return ArrayAttr(StringAttr(item) for item in items)
+            if any(isinstance(item, float) for item in items):
+                return DenseArrayBase.from_list(f64, [float(item) for item in items])
+            return DenseArrayBase.from_list(i64, [int(item) for item in items])
+        case _:
+            raise TypeError(f"no attribute for a {type(value).__name__}")
+
+
+def _decode(attribute: Attribute) -> Any:
+    match attribute:
+        case IntegerAttr():
+            value = attribute.value.data
+            return bool(value) if attribute.type == IntegerType(1) else value
+        case FloatAttr():
+            return attribute.value.data
+        case StringAttr():
+            return attribute.data
+        case DenseArrayBase():
+            element = cast(Any, attribute.elt_type)
+            if isinstance(element, IntegerType) and element.width.data != 64:
+                return np.frombuffer(attribute.data.data, dtype=element_dtype(element))
+            return tuple(attribute.get_values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        case ArrayAttr():
+            return tuple(_decode(item) for item in attribute)
+        case _:
+            return attribute
+
+
+class HbOperation(IRDLOperation):
+    """Base of every operation that has a meaning."""
+
+    @classmethod
+    def make(cls, *operands: SSAValue | Sequence[SSAValue] | None, location: LocationAttr | None = None, **attributes: Any) -> Self:
+        """Build the operation; result types are inferred. Raises VerifyException when the operands do not fit."""
+        properties = {name: _encode(value) for name, value in attributes.items()}
+        flat = [o for operand in operands for o in (operand if isinstance(operand, Sequence) else (operand,))]
+        types = [None if o is None else o.type for o in flat]
+        defaults = cls._absent(properties)
+        inferred = cls.infer(*types, **{name: _decode(a) for name, a in properties.items() if a is not None}, **defaults)
+        op = cls(
+            operands=[o if isinstance(o, Sequence) else ([] if o is None else [o]) if cls._is_optional(i) else o for i, o in enumerate(operands)],
+            result_types=list(inferred) if isinstance(inferred, tuple) else [inferred],
+            properties=properties,
+        )
+        if location is not None:
+            op.location = location
+        return op
+
+    @classmethod
+    def _is_optional(cls, index: int) -> bool:
+        definition = cls.get_irdl_definition().operands[index][1]
+        return isinstance(definition, OptOperandDef | VarOperandDef)
+
+    @classmethod
+    def _absent(cls, present: dict[str, Attribute | None]) -> dict[str, Any]:
+        names = cls.get_irdl_definition().properties
+        return {name: None for name in names if present.get(name) is None and name != "operandSegmentSizes"}
+
+    @staticmethod
+    def infer(*operand_types: Any, **attributes: Any) -> Any:
+        """Result type, or a tuple of them, from operand types and attributes. Raises VerifyException."""
+        raise VerifyException("this operation has no inference")
+
+    @staticmethod
+    def evaluate(*operands: Any, **attributes: Any) -> Any:
+        """Result array, or a tuple of them."""
+        raise TypeError("this operation has no meaning of its own")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The properties as Python values; absent ones are None."""
+        present = {n: _decode(a) for n, a in self.properties.items() if n != "operandSegmentSizes"}
+        return present | self._absent(cast(dict[str, Attribute | None], self.properties))
+
+    @property
+    def aligned_operands(self) -> list[SSAValue | None]:
+        """Operands in the order of the definition, None where an optional one is absent."""
+        aligned: list[SSAValue | None] = []
+        for name, definition in self.get_irdl_definition().operands:
+            value = cast(SSAValue | Sequence[SSAValue] | None, getattr(self, name))
+            if isinstance(definition, VarOperandDef) and not isinstance(definition, OptOperandDef):
+                aligned.extend(cast(Sequence[SSAValue], value))
+            else:
+                aligned.append(cast(SSAValue | None, value))
+        return aligned
+
+    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+        """The operation as a function of its aligned operands.
+
+        `constants[i]` is the value of operand i where it is known before the run; an operation may prepare it once
+        (packed weights). The function is still called with every operand.
+        """
+        del constants
+        return partial(self.evaluate, **self.values)
+
+    def verify_(self) -> None:
+        types = [None if o is None else o.type for o in self.aligned_operands]
+        inferred = self.infer(*types, **self.values)
+        expected = list(inferred) if isinstance(inferred, tuple) else [inferred]
+        actual = [result.type for result in self.results]
+        if expected != actual:
+            raise VerifyException(
+                f"{self.name}: result types {', '.join(map(str, actual))} differ from {', '.join(map(str, expected))},"
+                " which follow from its operands and attributes"
+            )
+

@@ -1,0 +1,224 @@
+"""Operations that move values and never change one: they mean the same on floats, integers and quantised elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import TensorType
+from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def, var_operand_def
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from hbir.dialects.base import Array, HbOperation, Tensor, integer, integers, number, shape_of, string, tensor
+from hbir.dialects.quant import UniformQuantizedType
+
+__all__ = ["ConcatOp", "ExpandOp", "PadOp", "ReshapeOp", "ResizeNearestOp", "SliceOp", "TransposeOp"]
+
+
+def _move_axis(x: Tensor, permutation: Sequence[int] | None) -> Tensor:
+    """The element type after a transpose; per-axis scales move with their axis, and a reshape cannot carry them."""
+    element = x.element_type
+    if not isinstance(element, UniformQuantizedType) or element.per_axis is None:
+        return element
+    if permutation is None:
+        raise VerifyException("a tensor with per-axis scales cannot change its shape")
+    axis = list(permutation).index(element.per_axis)
+    return UniformQuantizedType.get(
+        element.bits,
+        [s.data for s in element.scales],
+        [z.data for z in element.zero_points],
+        axis=axis,
+        narrow=element.qmin.data != -(1 << (element.bits - 1)),
+    )
+
+
+@irdl_op_definition
+class ReshapeOp(HbOperation):
+    """The same values in row-major order under another shape."""
+
+    name = "hbir.reshape"
+
+    input = operand_def(TensorType)
+    shape = integers()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, shape: Sequence[int]) -> Tensor:
+        if min(shape, default=1) < 0 or int(np.prod(shape, dtype=np.int64)) != int(np.prod(shape_of(x), dtype=np.int64)):
+            raise VerifyException(f"{shape_of(x)} does not reshape to {tuple(shape)}")
+        return tensor(shape, _move_axis(x, None))
+
+    @staticmethod
+    def evaluate(x: Array, *, shape: Sequence[int]) -> Array:
+        return x.reshape(shape)
+
+
+@irdl_op_definition
+class TransposeOp(HbOperation):
+    """Axis i of the result is axis `permutation[i]` of the input, as numpy has it."""
+
+    name = "hbir.transpose"
+
+    input = operand_def(TensorType)
+    permutation = integers()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, permutation: Sequence[int]) -> Tensor:
+        shape = shape_of(x)
+        if sorted(permutation) != list(range(len(shape))):
+            raise VerifyException(f"{tuple(permutation)} does not permute {len(shape)} axes")
+        return tensor([shape[axis] for axis in permutation], _move_axis(x, permutation))
+
+    @staticmethod
+    def evaluate(x: Array, *, permutation: Sequence[int]) -> Array:
+        return np.ascontiguousarray(x.transpose(permutation))
+
+
+@irdl_op_definition
+class ConcatOp(HbOperation):
+    """Operands one after another along `axis`; all have one element type."""
+
+    name = "hbir.concat"
+
+    inputs = var_operand_def(TensorType)
+    axis = integer()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(*xs: Tensor, axis: int) -> Tensor:
+        if not xs:
+            raise VerifyException("concat needs an operand")
+        shapes = [list(shape_of(x)) for x in xs]
+        if not 0 <= axis < len(shapes[0]) or any(len(s) != len(shapes[0]) for s in shapes):
+            raise VerifyException(f"shapes {shapes} do not concatenate along axis {axis}")
+        rests = {tuple(s[:axis] + s[axis + 1 :]) for s in shapes}
+        if len(rests) != 1 or len({x.element_type for x in xs}) != 1:
+            raise VerifyException(f"shapes {shapes} or element types do not concatenate along axis {axis}")
+        total = sum(s[axis] for s in shapes)
+        return tensor([*shapes[0][:axis], total, *shapes[0][axis + 1 :]], xs[0].element_type)
+
+    @staticmethod
+    def evaluate(*xs: Array, axis: int) -> Array:
+        return np.concatenate(xs, axis)
+
+
+@irdl_op_definition
+class SliceOp(HbOperation):
+    """`input[begin:end:step]` along every axis, with begin and end inside the tensor and step at least 1."""
+
+    name = "hbir.slice"
+
+    input = operand_def(TensorType)
+    begin = integers()
+    end = integers()
+    step = integers()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, begin: Sequence[int], end: Sequence[int], step: Sequence[int]) -> Tensor:
+        shape = shape_of(x)
+        if not len(begin) == len(end) == len(step) == len(shape):
+            raise VerifyException(f"slice bounds do not match rank {len(shape)}")
+        if any(not (0 <= b <= e <= n and s >= 1) for b, e, s, n in zip(begin, end, step, shape, strict=True)):
+            raise VerifyException(f"slice {tuple(begin)}:{tuple(end)}:{tuple(step)} leaves shape {shape}")
+        return tensor([-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True)], x.element_type)
+
+    @staticmethod
+    def evaluate(x: Array, *, begin: Sequence[int], end: Sequence[int], step: Sequence[int]) -> Array:
+        return np.ascontiguousarray(x[tuple(slice(b, e, s) for b, e, s in zip(begin, end, step, strict=True))])
+
+
+@irdl_op_definition
+class PadOp(HbOperation):
+    """Values before and after each axis. mode: `constant` (with `value`, in the unit of the stored elements), `edge`, `reflect`."""
+
+    name = "hbir.pad"
+
+    input = operand_def(TensorType)
+    before = integers()
+    after = integers()
+    mode = string()
+    value = number()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, before: Sequence[int], after: Sequence[int], mode: str, value: float) -> Tensor:
+        shape = shape_of(x)
+        if not len(before) == len(after) == len(shape) or min((*before, *after), default=0) < 0:
+            raise VerifyException(f"pads {tuple(before)} and {tuple(after)} do not fit rank {len(shape)}")
+        if mode not in ("constant", "edge", "reflect"):
+            raise VerifyException(f"pad mode '{mode}' is not constant, edge or reflect")
+        return tensor([b + n + a for b, n, a in zip(before, shape, after, strict=True)], x.element_type)
+
+    @staticmethod
+    def evaluate(x: Array, *, before: Sequence[int], after: Sequence[int], mode: str, value: float) -> Array:
+        widths = list(zip(before, after, strict=True))
+        if mode == "constant":
+            return np.pad(x, widths, constant_values=x.dtype.type(value))
+        return np.pad(x, widths, mode="edge" if mode == "edge" else "reflect")
+
+
+@irdl_op_definition
+class ExpandOp(HbOperation):
+    """Broadcast to `shape` by numpy's rules."""
+
+    name = "hbir.expand"
+
+    input = operand_def(TensorType)
+    shape = integers()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, shape: Sequence[int]) -> Tensor:
+        try:
+            if np.broadcast_shapes(shape_of(x), tuple(shape)) != tuple(shape):
+                raise ValueError
+        except ValueError:
+            raise VerifyException(f"{shape_of(x)} does not broadcast to {tuple(shape)}") from None
+        return tensor(shape, x.element_type)
+
+    @staticmethod
+    def evaluate(x: Array, *, shape: Sequence[int]) -> Array:
+        return np.ascontiguousarray(np.broadcast_to(x, shape))
+
+
+@irdl_op_definition
+class ResizeNearestOp(HbOperation):
+    """NHWC resize that repeats values. Row y of the result is row `rows[y]` of the input, columns likewise.
+
+    The source indices are written down, so that every coordinate convention of a front end means the same thing here.
+    """
+
+    name = "hbir.resize_nearest"
+
+    input = operand_def(TensorType)
+    rows = integers()
+    columns = integers()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+        n, h, w, c = shape_of(x)
+        if not rows or not columns or not (0 <= min(rows) and max(rows) < h and 0 <= min(columns) and max(columns) < w):
+            raise VerifyException(f"resize indices leave an input of {h} x {w}")
+        return tensor((n, len(rows), len(columns), c), x.element_type)
+
+    @staticmethod
+    def evaluate(x: Array, *, rows: Sequence[int], columns: Sequence[int]) -> Array:
+        return x[:, np.asarray(rows)][:, :, np.asarray(columns)]

@@ -1,0 +1,118 @@
+"""Where floats become integers and integers floats, and where one quantised type becomes another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import Float32Type, TensorType, f32
+from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from hbir.dialects.base import Array, HbOperation, Tensor, element_dtype, shape_of, tensor
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
+from hbir.dialects.quantized.common import QuantizedOperation, check_ratio, grid, multipliers, per_tensor, shifts
+
+__all__ = ["DequantizeOp", "QuantizeOp", "RescaleOp"]
+
+
+@irdl_op_definition
+class QuantizeOp(HbOperation):
+    """`clamp(rint(x / scale) + zp)`: float32 division, half to even."""
+
+    name = "quantized.quantize"
+
+    input = operand_def(TensorType)
+    grid = grid()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, grid: UniformQuantizedType) -> Tensor:
+        if not isinstance(x.element_type, Float32Type):
+            raise VerifyException(f"quantize takes f32, not {x.element_type}")
+        result = tensor(shape_of(x), grid)
+        per_tensor(result, "result")
+        return result
+
+    @staticmethod
+    def evaluate(x: Array, *, grid: UniformQuantizedType) -> Array:
+        from hbir.kernels import quantize
+
+        return quantize(x, grid.scale, grid.zero_point, *grid.limits, out_dtype=element_dtype(grid))
+
+
+@irdl_op_definition
+class DequantizeOp(HbOperation):
+    """`(q - zp) * scale`, float32; the scale may run along the last axis (accumulators of a convolution)."""
+
+    name = "quantized.dequantize"
+
+    input = operand_def(TensorType)
+    grid = grid()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(x: Tensor, *, grid: UniformQuantizedType) -> Tensor:
+        element = quantized_element(x)
+        if element != grid:
+            raise VerifyException(f"dequantize of {element} states another type, {grid}")
+        if element.per_axis not in (None, len(shape_of(x)) - 1):
+            raise VerifyException("dequantize takes scales per tensor or along the last axis")
+        return tensor(shape_of(x), f32)
+
+    @staticmethod
+    def evaluate(x: Array, *, grid: UniformQuantizedType) -> Array:
+        from hbir.kernels import dequantize
+
+        if grid.per_axis is None:
+            return dequantize(x, grid.scale, grid.zero_point)
+        return dequantize(x, grid.scale_array, 0, axis=grid.per_axis)
+
+
+@irdl_op_definition
+class RescaleOp(QuantizedOperation):
+    """One quantised type to another: `clamp(((x - zp_in) * m + 2^(s-1)) >> s) + zp)`."""
+
+    name = "quantized.rescale"
+
+    input = operand_def(TensorType)
+    multiplier = multipliers()
+    shift = shifts()
+    grid = grid()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(
+        x: Tensor, *, multiplier: npt.NDArray[np.int32], shift: npt.NDArray[np.int8], grid: UniformQuantizedType
+    ) -> Tensor:
+        element = quantized_element(x)
+        if element.per_axis not in (None, len(shape_of(x)) - 1):
+            raise VerifyException("rescale takes scales per tensor or along the last axis")
+        result = tensor(shape_of(x), grid)
+        per_tensor(result, "result")
+        check_ratio(multiplier, shift, element.scale_array.astype(np.float64) / grid.scale, "rescale")
+        return result
+
+    @staticmethod
+    def evaluate(
+        x: Array,
+        *,
+        multiplier: npt.NDArray[np.int32],
+        shift: npt.NDArray[np.int8],
+        grid: UniformQuantizedType,
+        zero_points: Sequence[int],
+    ) -> Array:
+        from hbir.kernels import rescale
+
+        low, high = grid.limits
+        return rescale(
+            x, multiplier, shift, zp_in=zero_points[0], zp_out=grid.zero_point, lo=low, hi=high, out_dtype=element_dtype(grid)
+        )

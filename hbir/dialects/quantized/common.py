@@ -1,0 +1,116 @@
+"""What quantised operations share: how multipliers are checked against the scales that ride in the types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import DenseArrayBase, IntegerType, i32
+from xdsl.irdl import opt_prop_def, prop_def
+from xdsl.utils.exceptions import VerifyException
+
+from hbir.dialects.base import Array, HbOperation, Tensor, tensor_type
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
+
+__all__ = [
+    "QuantizedOperation",
+    "check_limits",
+    "check_ratio",
+    "grid",
+    "multipliers",
+    "opt_multipliers",
+    "opt_shifts",
+    "per_tensor",
+    "scalar",
+    "shifts",
+]
+
+i8 = IntegerType(8)
+
+# A multiplier of b bits, nearest and odd, is off by less than one unit of 2^(b-1): with the 15 bits of the narrowest
+# march a relative error below 2^-14. Imported models round their multipliers themselves; one more bit is theirs.
+_RATIO_TOLERANCE = 2.0**-13
+
+
+class QuantizedOperation(HbOperation):
+    """Base of the integer operations: `evaluate` also gets `zero_points`, one per operand (0 where there is none)."""
+
+    @property
+    def zero_points(self) -> tuple[int, ...]:
+        """The zero points of the operands, from their types."""
+        elements = [None if o is None else tensor_type(o.type).element_type for o in self.aligned_operands]
+        return tuple(e.zero_point if isinstance(e, UniformQuantizedType) else 0 for e in elements)
+
+    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+        return partial(self.evaluate, **self.values, zero_points=self.zero_points)
+
+
+def grid() -> Any:
+    """A property that holds the quantised element type of the result."""
+    return prop_def(UniformQuantizedType)
+
+
+def multipliers() -> Any:
+    """A property of one i32 multiplier per channel, or one for all."""
+    return prop_def(DenseArrayBase.constr(i32))
+
+
+def shifts() -> Any:
+    """A property of one i8 right shift per channel, or one for all."""
+    return prop_def(DenseArrayBase.constr(i8))
+
+
+def opt_multipliers() -> Any:
+    """Like `multipliers`, but may be absent: the raw accumulator is the result."""
+    return opt_prop_def(DenseArrayBase.constr(i32))
+
+
+def opt_shifts() -> Any:
+    """Like `shifts`, but may be absent."""
+    return opt_prop_def(DenseArrayBase.constr(i8))
+
+
+def per_tensor(type_: Tensor, role: str) -> UniformQuantizedType:
+    """The quantised element type of an activation. Raises VerifyException unless it has one scale."""
+    element = quantized_element(type_)
+    if element.per_axis is not None:
+        raise VerifyException(f"the {role} has scales per axis; activations have one scale")
+    return element
+
+
+def check_ratio(
+    multiplier: npt.NDArray[np.int32], shift: npt.NDArray[np.int8], ratio: Array | float, what: str
+) -> None:
+    """`multiplier * 2^-shift` must be the ratio of scales that the types state. Raises VerifyException."""
+    if multiplier.shape != shift.shape:
+        raise VerifyException(f"{what}: {multiplier.size} multipliers and {shift.size} shifts")
+    if (multiplier < 0).any() or (shift < 2).any() or (shift > 62).any():
+        raise VerifyException(f"{what}: multipliers are at least 0, shifts between 2 and 62")
+    wanted = np.atleast_1d(np.asarray(ratio, np.float64))
+    if multiplier.size not in (1, wanted.size) and wanted.size != 1:
+        raise VerifyException(f"{what}: {multiplier.size} multipliers for {wanted.size} channels")
+    given = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int32))
+    # A ratio so small that every value rounds to zero is written as multiplier 0 or with the largest shift.
+    exact = (np.abs(given - wanted) <= wanted * _RATIO_TOLERANCE) | (wanted < 2.0**-46)
+    if not exact.all():
+        at = int(np.flatnonzero(~np.broadcast_to(exact, np.broadcast_shapes(given.shape, wanted.shape)))[0])
+        have = float(np.broadcast_to(given, exact.shape)[at])
+        want = float(np.broadcast_to(wanted, exact.shape)[at])
+        raise VerifyException(f"{what}: channel {at} multiplies by {have:.9g}, the scales of its types ask for {want:.9g}")
+
+
+def check_limits(low: int, high: int, element: UniformQuantizedType) -> None:
+    """Clamp bounds must lie in the storage range of the result. Raises VerifyException."""
+    smallest, largest = element.limits
+    if not smallest <= low <= high <= largest:
+        raise VerifyException(f"clamp {low}:{high} leaves the storage range {smallest}:{largest}")
+
+
+def scalar(values: Sequence[Any] | npt.NDArray[Any]) -> int:
+    """The only entry of a per-tensor multiplier or shift."""
+    return int(values[0])
+
+

@@ -1,0 +1,287 @@
+"""Integer convolution and matrix product, with the epilogue that the tensor engine has.
+
+    acc  = bias[c] + sum((x - zp_x) * w)                                   int32 (int48, held in int64, for int16 inputs)
+    y    = clamp(rescale(acc, m[c], s[c]) + zp_y, low, high)
+    with a residual r:
+    y    = clamp(rescale(rescale(acc, m[c], s[c]) + rescale(r - zp_r, m_r, s_r), m_y, s_y) + zp_y, low, high)
+
+Without `multiplier` the accumulator itself is the result, and the element type has the scale of each channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import IntegerType, TensorType
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.dialects.builtin import FloatAttr, f64
+from xdsl.traits import Pure
+from xdsl.utils.exceptions import VerifyException
+
+from hbir.dialects.base import Array, Tensor, element_dtype, integer, integers, shape_of, tensor
+from hbir.dialects.hbir.conv import conv_shape
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
+from hbir.dialects.quantized.common import (
+    QuantizedOperation,
+    check_limits,
+    check_ratio,
+    grid,
+    multipliers,
+    opt_multipliers,
+    opt_shifts,
+    per_tensor,
+    scalar,
+    shifts,
+)
+
+__all__ = ["Conv2dOp", "MatmulOp", "folded_bias"]
+
+
+def folded_bias(weight: Array, bias: Array | None, zero_point: int) -> Array:
+    """`bias - zp * sum(w)` per output channel (int64): turns sum((x - zp) * w) into sum(x * w), padding reading zp."""
+    total: Array = np.zeros(weight.shape[0], np.int64) if bias is None else bias.astype(np.int64)
+    if zero_point:
+        total = total - zero_point * weight.sum(axis=(1, 2, 3), dtype=np.int64)
+    return total
+
+
+@irdl_op_definition
+class Conv2dOp(QuantizedOperation):
+    """2-D integer convolution (NHWC, weights (Cout, KH, KW, Cin/groups)) with rescale, clamp and optional residual add.
+
+    `common_scale` is the scale of the sum when there is a residual. pad = (top, left, bottom, right).
+    """
+
+    name = "quantized.conv2d"
+
+    input = operand_def(TensorType)
+    weight = operand_def(TensorType)
+    bias = opt_operand_def(TensorType)
+    residual = opt_operand_def(TensorType)
+    stride = integers()
+    pad = integers()
+    dilation = integers()
+    groups = integer()
+    multiplier = opt_multipliers()
+    shift = opt_shifts()
+    low = integer()
+    high = integer()
+    common_scale = opt_prop_def(FloatAttr.constr(f64))
+    residual_multiplier = opt_multipliers()
+    residual_shift = opt_shifts()
+    output_multiplier = opt_multipliers()
+    output_shift = opt_shifts()
+    grid = grid()
+    output = result_def(TensorType)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(
+        x: Tensor,
+        w: Tensor,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        multiplier: npt.NDArray[np.int32] | None,
+        shift: npt.NDArray[np.int8] | None,
+        low: int,
+        high: int,
+        common_scale: float | None,
+        residual_multiplier: npt.NDArray[np.int32] | None,
+        residual_shift: npt.NDArray[np.int8] | None,
+        output_multiplier: npt.NDArray[np.int32] | None,
+        output_shift: npt.NDArray[np.int8] | None,
+        grid: UniformQuantizedType,
+    ) -> Tensor:
+        shape = conv_shape(shape_of(x), shape_of(w), stride, pad, dilation, groups)
+        xe, we = per_tensor(x, "input"), quantized_element(w)
+        if we.per_axis not in (None, 0) or we.zero_point_array.any():
+            raise VerifyException("weights are symmetric, with scales per tensor or along axis 0")
+        products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
+        if bias is not None:
+            _check_bias(bias, shape[3], xe.bits)
+        check_limits(low, high, grid)
+        if multiplier is None or shift is None:
+            _check_raw(grid, products, residual)
+            return tensor(shape, grid)
+        result = tensor(shape, grid)
+        per_tensor(result, "result")
+        if residual is None:
+            check_ratio(multiplier, shift, products / grid.scale, "rescale")
+            return result
+        if shape_of(residual) != shape:
+            raise VerifyException(f"residual {shape_of(residual)} has another shape than the result {shape}")
+        if common_scale is None or any(
+            v is None for v in (residual_multiplier, residual_shift, output_multiplier, output_shift)
+        ):
+            raise VerifyException("a residual needs common_scale and the multipliers of residual and output")
+        if residual_multiplier is not None and residual_shift is not None:
+            ratio = per_tensor(residual, "residual").scale / common_scale
+            check_ratio(residual_multiplier, residual_shift, ratio, "residual rescale")
+        if output_multiplier is not None and output_shift is not None:
+            check_ratio(output_multiplier, output_shift, common_scale / grid.scale, "output rescale")
+        check_ratio(multiplier, shift, products / common_scale, "accumulator rescale")
+        return result
+
+    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+        weight = constants[1]
+        prepared = None
+        if weight is not None and (constants[2] is not None or self.bias is None):
+            from hbir.kernels import pack_weight
+
+            folded = folded_bias(weight, constants[2], self.zero_points[0])
+            prepared = (pack_weight(weight, groups=self.values["groups"]), folded)
+        return partial(self.evaluate, **self.values, zero_points=self.zero_points, prepared=prepared)
+
+    @staticmethod
+    def evaluate(
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        residual: Array | None,
+        *,
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        multiplier: npt.NDArray[np.int32] | None,
+        shift: npt.NDArray[np.int8] | None,
+        low: int,
+        high: int,
+        residual_multiplier: npt.NDArray[np.int32] | None,
+        residual_shift: npt.NDArray[np.int8] | None,
+        output_multiplier: npt.NDArray[np.int32] | None,
+        output_shift: npt.NDArray[np.int8] | None,
+        grid: UniformQuantizedType,
+        zero_points: Sequence[int],
+        prepared: tuple[Any, Array] | None = None,
+        **_: Any,
+    ) -> Array:
+        from hbir.kernels import conv2d, pack_weight
+
+        packed, total = prepared or (pack_weight(w, groups=groups), folded_bias(w, bias, zero_points[0]))
+        extra: dict[str, Any] = {}
+        if residual is not None and residual_multiplier is not None and output_multiplier is not None:
+            extra = {
+                "residual": residual,
+                "residual_multiplier": scalar(residual_multiplier),
+                "residual_shift": scalar(residual_shift),  # pyright: ignore[reportArgumentType]
+                "residual_zp": zero_points[3],
+                "out_multiplier": scalar(output_multiplier),
+                "out_shift": scalar(output_shift),  # pyright: ignore[reportArgumentType]
+            }
+        return conv2d(
+            x,
+            packed,
+            total,
+            multiplier,
+            shift,
+            weight_shape=w.shape,
+            stride=stride,
+            pad=pad,
+            dilation=dilation,
+            groups=groups,
+            pad_value=zero_points[0],
+            zp_out=grid.zero_point if multiplier is not None else 0,
+            lo=low,
+            hi=high,
+            out_dtype=element_dtype(grid),
+            **extra,
+        )
+
+
+def _check_bias(bias: Tensor, channels: int, input_bits: int) -> None:
+    width = bias.element_type.width.data if isinstance(bias.element_type, IntegerType) else 0
+    if shape_of(bias) != (channels,) or width not in ((32,) if input_bits == 8 else (32, 48)):
+        raise VerifyException(f"bias {bias} is not one accumulator integer for each of {channels} output channels")
+
+
+def _check_raw(grid: UniformQuantizedType, products: npt.NDArray[np.float64], residual: Tensor | None) -> None:
+    if residual is not None or grid.bits != 32:
+        raise VerifyException("without a multiplier the result is the int32 accumulator, and there is no residual")
+    if len(grid.scales) != products.size or (products.size > 1 and grid.per_axis != 3):
+        raise VerifyException("the accumulator's type has one scale for each output channel, along axis 3")
+    if (products.astype(np.float32) != grid.scale_array).any() or grid.zero_point_array.any():
+        raise VerifyException("the accumulator's scale is the product of input and weight scale, its zero point 0")
+
+
+@irdl_op_definition
+class MatmulOp(QuantizedOperation):
+    """Matrix product of two quantised tensors (numpy's batch rules), rescaled to `grid`."""
+
+    name = "quantized.matmul"
+
+    lhs = operand_def(TensorType)
+    rhs = operand_def(TensorType)
+    multiplier = multipliers()
+    shift = shifts()
+    low = integer()
+    high = integer()
+    grid = grid()
+    output = result_def(TensorType)
+
+    traits = traits_def(Pure())
+
+    @staticmethod
+    def infer(
+        a: Tensor,
+        b: Tensor,
+        *,
+        multiplier: npt.NDArray[np.int32],
+        shift: npt.NDArray[np.int8],
+        low: int,
+        high: int,
+        grid: UniformQuantizedType,
+    ) -> Tensor:
+        from hbir.dialects.hbir.conv import MatmulOp as FloatMatmul
+
+        shape = shape_of(FloatMatmul.infer(a, b))
+        product = np.float64(per_tensor(a, "left operand").scale) * per_tensor(b, "right operand").scale
+        check_ratio(multiplier, shift, product / grid.scale, "rescale")
+        check_limits(low, high, grid)
+        return tensor(shape, grid)
+
+    @staticmethod
+    def evaluate(
+        a: Array,
+        b: Array,
+        *,
+        multiplier: npt.NDArray[np.int32],
+        shift: npt.NDArray[np.int8],
+        low: int,
+        high: int,
+        grid: UniformQuantizedType,
+        zero_points: Sequence[int],
+    ) -> Array:
+        from hbir.kernels import matmul
+
+        return matmul(
+            a,
+            b,
+            zp_a=zero_points[0],
+            zp_b=zero_points[1],
+            multiplier=scalar(multiplier),
+            shift=scalar(shift),
+            zp_out=grid.zero_point,
+            lo=low,
+            hi=high,
+            out_dtype=element_dtype(grid),
+        )

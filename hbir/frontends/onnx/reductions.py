@@ -1,0 +1,75 @@
+"""Reductions over axes, and the index of the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hbir.dialects.hbir import ArgmaxOp, FunctionOp, ReduceOp
+from hbir.frontends.onnx.node import Node
+from hbir.frontends.onnx.registry import converts
+from hbir.frontends.onnx.values import Static, Value, value_shape
+
+__all__: list[str] = []
+
+_KINDS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceProd": "prod", "ReduceSum": "sum"}
+_KINDS |= dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"), "sum")
+_BEFORE = {"ReduceL1": "abs", "ReduceL2": "square", "ReduceSumSquare": "square"}
+_AFTER = {"ReduceL2": "sqrt", "ReduceLogSum": "log"}
+
+
+def _reduce(node: Node, axes: Sequence[int] | None) -> Value:
+    x = node.real(0)
+    rank = len(value_shape(x))
+    keep = bool(node.integer("keepdims", 1))
+    chosen = sorted(node.axes(range(rank) if axes is None else axes, rank))
+    if node.operator in _BEFORE:
+        x = node.emit(FunctionOp, x, function=_BEFORE[node.operator], parameters=None)
+    if chosen:
+        x = node.emit(ReduceOp, x, kind=_KINDS[node.operator], axes=tuple(chosen), keep=keep)
+    return node.emit(FunctionOp, x, function=_AFTER[node.operator], parameters=None) if node.operator in _AFTER else x
+
+
+def _axes_operand(node: Node) -> Value:
+    none_means_none = bool(node.integer("noop_with_empty_axes", 0))
+    axes = node.integers(1, "axes") if node.has(1) else []
+    if not axes and none_means_none:
+        return node.real(0)
+    return _reduce(node, axes or None)
+
+
+@converts(*_KINDS)
+def reduce_v1(node: Node) -> Value:
+    """`axes` as an attribute; all axes when absent."""
+    return _reduce(node, node.opt_integers("axes"))
+
+
+@converts("ReduceSum")
+def reduce_v13(node: Node) -> Value:
+    """`axes` as an operand, for ReduceSum first."""
+    return _axes_operand(node)
+
+
+@converts(*(operator for operator in _KINDS if operator != "ReduceSum"))
+def reduce_v18(node: Node) -> Value:
+    """`axes` as an operand, for all reductions."""
+    return _axes_operand(node)
+
+
+@converts("ArgMax", "ArgMin")
+def arg_v1(node: Node) -> Value:
+    """Index of the largest or smallest value, the first of equals."""
+    x = node.real(0)
+    axis = node.axis(node.integer("axis", 0), len(value_shape(x)))
+    keep = bool(node.integer("keepdims", 1))
+    if node.operator == "ArgMin":
+        x = node.emit(FunctionOp, x, function="neg", parameters=None)
+    if isinstance(x, Static):
+        return node.known(ArgmaxOp.evaluate(x.array, axis=axis, keep=keep))
+    return node.emit(ArgmaxOp, x, axis=axis, keep=keep)
+
+
+@converts("ArgMax", "ArgMin")
+def arg_v12(node: Node) -> Value:
+    """With `select_last_index`, which must be off."""
+    node.expect("select_last_index", 0)
+    return arg_v1(node)

@@ -1,0 +1,20 @@
+"""The IR underneath every dialect: constants outside the text, locations, order checks, readers and writers of `.mlir`."""
+
+from hbir.ir.constants import BlobAttr, ConstantStore
+from hbir.ir.files import load_module, save_module
+from hbir.ir.locations import fuse_locations, location_names, name_location
+from hbir.ir.order import check_order
+from hbir.ir.text import parse_module, print_module
+
+__all__ = [
+    "BlobAttr",
+    "ConstantStore",
+    "check_order",
+    "fuse_locations",
+    "load_module",
+    "location_names",
+    "name_location",
+    "parse_module",
+    "print_module",
+    "save_module",
+]

@@ -1,0 +1,55 @@
+"""`.mlir` text in MLIR's generic form, with locations in place: what `tosa-opt --allow-unregistered-dialect` reads too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import Builtin, ModuleOp
+from xdsl.dialects.func import Func
+from xdsl.ir import Dialect
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import ParseError, VerifyException
+
+from hbir.errors import IrError
+from hbir.ir.order import check_order
+
+__all__ = ["parse_module", "print_module", "verify_module"]
+
+
+def print_module(module: ModuleOp, *, locations: bool = True) -> str:
+    """The module as generic-form MLIR, ending in a newline."""
+    out = StringIO()
+    Printer(out, print_generic_format=True, print_debuginfo=locations).print_op(module)
+    return out.getvalue().rstrip("\n") + "\n"
+
+
+def verify_module(module: ModuleOp) -> None:
+    """Types, attributes and definition before use. Raises IrError HB0204 with the reason alone, never the whole module."""
+    try:
+        module.verify()
+    except VerifyException as error:
+        reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
+        raise IrError(4, "the module does not verify", why=reason) from None
+    check_order(module)
+
+
+def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text>") -> ModuleOp:
+    """Read and verify a module. Raises IrError HB0205 with line and reason for text that is not one."""
+    context = Context()
+    for dialect in (Builtin, Func, *dialects):
+        context.load_dialect(dialect)
+    try:
+        module = Parser(context, text, source).parse_module()
+    except ParseError as error:
+        span = error.span
+        line = text.count("\n", 0, span.start) + 1
+        raise IrError(5, error.msg.strip().splitlines()[0], where=f"{source}, line {line}", lever="mend the text") from None
+    except VerifyException as error:
+        raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
+    except (RecursionError, ValueError, OverflowError, KeyError) as error:
+        raise IrError(5, f"not a module: {error}", where=source, lever="mend the text") from None
+    verify_module(module)
+    return module

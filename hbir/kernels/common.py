@@ -1,0 +1,44 @@
+"""What every kernel shares: where a result goes, and the shape of a window's output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Pad", "Pair", "accumulator_dtype", "result_array", "window_output"]
+
+Pair = tuple[int, int]
+Pad = tuple[int, int, int, int]
+
+
+def accumulator_dtype(*operands: npt.NDArray[Any]) -> np.dtype[Any]:
+    """int32 for products of int8, int64 (holding int48) as soon as an operand is wider."""
+    return np.dtype(np.int32 if all(x.dtype.itemsize == 1 for x in operands) else np.int64)
+
+
+def result_array(
+    out: npt.NDArray[Any] | None, shape: tuple[int, ...], dtype: npt.DTypeLike | None, default: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    """`out` after a check of its shape, or a new array of `dtype` (of `default` when `dtype` is None).
+
+    Raises ValueError when `out` has another shape, or another dtype than asked for.
+    """
+    if out is None:
+        return np.empty(shape, default if dtype is None else dtype)
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, the result has {shape}")
+    if dtype is not None and out.dtype != np.dtype(dtype):
+        raise ValueError(f"out has dtype {out.dtype}, asked for {np.dtype(dtype)}")
+    return out
+
+
+def window_output(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
+    """Positions of a sliding window along one axis (floor). Raises ValueError if the window never fits."""
+    if min(before, after) < 0 or min(kernel, stride, dilation) < 1:
+        raise ValueError(f"kernel {kernel}, stride {stride}, dilation {dilation} must be >= 1 and pads {before}, {after} >= 0")
+    span = size + before + after - dilation * (kernel - 1) - 1
+    if span < 0:
+        raise ValueError(f"a window of {kernel} (dilation {dilation}) does not fit {size} + {before} + {after} elements")
+    return span // stride + 1

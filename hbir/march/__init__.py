@@ -1,0 +1,279 @@
+"""Marches: the machines that a model can be compiled for, one TOML file each, every number with its source and confidence.
+
+A march is data. `load_march` reads a stock march by name or a user's own file by path; `sources` gives the table of where
+each number comes from. The Nash machines here are this project's open model of the family, fitted to published figures;
+they are not the vendor's specification.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from hbir.errors import BackendError
+
+__all__ = ["CONFIDENCES", "MARCHES", "March", "Source", "load_march", "march_from_values", "march_values", "sources"]
+
+MARCHES = ("nash-e", "nash-m", "nash-p", "nash-h")
+"""Names of the stock marches."""
+
+CONFIDENCES = ("vendor-doc", "measured", "inferred", "invented")
+"""How well a number is known, best first."""
+
+_FOLDER = Path(__file__).parent
+_TYPES = ("int8", "int16", "int32", "float16", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class March:
+    """One machine. Rates are per core and per cycle of `clock_hz` unless their names say otherwise; sizes are bytes.
+
+    Raises BackendError HB0507 when the numbers contradict each other.
+    """
+
+    name: str
+    chip: str
+    board: str
+    cores: int
+    """Cores that share DDR (and L2M)."""
+    clock_hz: float
+    advertised_tops: float
+    """The vendor's figure for the chip, for the reader only: nothing is computed from it."""
+    l1m_bytes: int
+    """Private memory of one core; every compute unit reads and writes here."""
+    l2m_bytes: int
+    """Memory shared by the cores; 0 when there is none."""
+    ddr_bytes_per_second: float
+    """What the DMA engines of all cores achieve together, reading and writing."""
+    l2m_bytes_per_second: float
+    """The same for L2M; 0 when there is none."""
+    dispatch_seconds: float
+    """Host time to start one inference; added to the device time in reports of latency."""
+    tae_macs_per_cycle: float
+    """Multiply-accumulates of int8 by int8, counted over padded extents."""
+    tae_int16_int8_ratio: float
+    """Rate of int16 activations with int8 weights, as a fraction of the int8 rate."""
+    tae_int16_int16_ratio: float
+    tae_width: int
+    """Output columns (rows of a matrix product) are padded to a multiple of this."""
+    tae_input_channels: int
+    """Input channels of a convolution (the summed axis of a matrix product) are padded to a multiple of this."""
+    tae_output_channels: int
+    tae_depthwise_gain: float
+    """Speed-up of grouped convolutions over packing groups block-diagonally into the array."""
+    tae_output_elements_per_cycle: float
+    """Rate of the epilogue (bias, rescale, clamp, residual), which follows the accumulation."""
+    vector_int8_elements_per_cycle: float
+    vector_int16_elements_per_cycle: float
+    aae_elements_per_cycle: float
+    """Window taps that pooling and resizing read per cycle."""
+    trans_bytes_per_cycle: float
+    vpu_elements_per_cycle: float
+    spu_elements_per_cycle: float
+    host_bytes_per_second: float
+    """Rate at which the host CPU works through the operands of what no unit can do."""
+    issue_cycles: int
+    """Fixed cost of an instruction on any unit."""
+    dma_latency_cycles: int
+    """Cycles before the first byte of a DMA transfer moves."""
+    memory_alignment: int
+    """Buffers in every memory start at a multiple of this."""
+    io_alignment: int
+    """Row stride of inputs and outputs in DDR, when they are padded."""
+    multiplier_bits: int
+    """Bits of a requantisation multiplier for int8 results."""
+    high_multiplier_bits: int
+    """The same for int16 and int32 results."""
+    conv_output_types: tuple[str, ...]
+    vector_types: tuple[str, ...]
+    max_conv_kernel: int
+    max_pool_kernel: int
+    max_stride: int
+    max_pad: int
+    max_dilation: int
+    max_extent: int
+    """Largest extent of any axis of a unit's operand."""
+
+    def __post_init__(self) -> None:
+        problems = [*_not_positive(self), *_bad_types(self)]
+        for key in ("tae_width", "tae_input_channels", "tae_output_channels", "memory_alignment", "io_alignment"):
+            value = getattr(self, key)
+            if value < 1 or value & (value - 1):
+                problems.append(f"{key} = {value} is not a power of two")
+        if (self.l2m_bytes > 0) != (self.l2m_bytes_per_second > 0):
+            problems.append("l2m_bytes and l2m_bytes_per_second are both zero or both above zero")
+        if not 0 < self.tae_int16_int16_ratio <= self.tae_int16_int8_ratio <= 1:
+            problems.append("0 < tae_int16_int16_ratio <= tae_int16_int8_ratio <= 1 does not hold")
+        if not 2 <= self.multiplier_bits <= self.high_multiplier_bits <= 31:
+            problems.append("2 <= multiplier_bits <= high_multiplier_bits <= 31 does not hold")
+        if self.l1m_bytes % self.memory_alignment or self.l2m_bytes % self.memory_alignment:
+            problems.append(f"l1m_bytes and l2m_bytes are not multiples of memory_alignment = {self.memory_alignment}")
+        if self.cores > 28:
+            problems.append(f"cores = {self.cores}: queue numbers have room for 28")
+        if problems:
+            raise BackendError(
+                7, f"march '{self.name}' contradicts itself", why="; ".join(problems), lever="mend the march file"
+            )
+
+    @property
+    def ddr_bytes_per_cycle(self) -> float:
+        return self.ddr_bytes_per_second / self.clock_hz
+
+    @property
+    def l2m_bytes_per_cycle(self) -> float:
+        return self.l2m_bytes_per_second / self.clock_hz
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one number of a march comes from; `confidence` is one of `CONFIDENCES`."""
+
+    key: str
+    value: int | float | str | tuple[str, ...]
+    source: str
+    confidence: str
+
+
+_HINTS = get_type_hints(March)
+_MAY_BE_ZERO = {"l2m_bytes", "l2m_bytes_per_second", "issue_cycles", "dma_latency_cycles", "dispatch_seconds"}
+
+
+def _not_positive(march: March) -> list[str]:
+    problems: list[str] = []
+    for field in fields(march):
+        value = getattr(march, field.name)
+        if isinstance(value, int | float):
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
+                problems.append(f"{field.name} = {value} is not above zero")
+        elif not value:
+            problems.append(f"{field.name} is empty")
+    return problems
+
+
+def _bad_types(march: March) -> list[str]:
+    listed = {"conv_output_types": march.conv_output_types, "vector_types": march.vector_types}
+    return [
+        f"{key} names '{t}', not one of {list(_TYPES)}"
+        for key, types in listed.items()
+        for t in types
+        if t not in _TYPES
+    ]
+
+
+def _typed(key: str, value: object, where: str) -> int | float | str | tuple[str, ...]:
+    """`value` as the field's type. Raises BackendError HB0506."""
+    hint = _HINTS[key]
+    if hint is str and isinstance(value, str):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if get_args(hint) and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
+        return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    wanted = "a list of strings" if get_args(hint) else {str: "a string", int: "an integer", float: "a number"}[hint]
+    raise BackendError(6, f"'{key}' is {value!r}", where=where, why=f"{wanted} is wanted", lever=f"mend '{key}'")
+
+
+def _row(key: str, entry: object, where: str) -> Source:
+    if key == "name":
+        return Source(key, _typed(key, entry, where), "this file", "invented")
+    if not isinstance(entry, Mapping) or set(entry) != {"value", "source", "confidence"}:  # pyright: ignore[reportUnknownArgumentType]
+        raise BackendError(
+            6, f"'{key}' is {entry!r}", where=where, why="each number states where it comes from",
+            lever=f'write {key} = {{ value = …, source = "…", confidence = "invented" }}',
+        )  # fmt: skip
+    values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]
+    if values["confidence"] not in CONFIDENCES or not isinstance(values["source"], str):
+        raise BackendError(
+            6,
+            f"'{key}' has confidence {values['confidence']!r}",
+            where=where,
+            lever=f"choose one of {list(CONFIDENCES)}",
+        )
+    return Source(key, _typed(key, values["value"], where), values["source"], values["confidence"])
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise BackendError(2, f"march file {path} cannot be read", why=str(why), lever="check the path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BackendError(3, f"march file {path.name} is not TOML", why=str(error), lever="mend the file") from None
+
+
+def _path_of(name_or_path: str | Path) -> Path:
+    if name_or_path in MARCHES:
+        return _FOLDER / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise BackendError(
+            1,
+            f"there is no march '{name_or_path}'",
+            lever=f"choose one of {', '.join(MARCHES)}, or give the path of a .toml file",
+        )
+    return path
+
+
+def sources(name_or_path: str | Path) -> list[Source]:
+    """Every number of a march with its source, in the order of the fields. Raises BackendError as `load_march`.
+
+    A file may name a stock march as its `base` and then states only what differs.
+    """
+    path = _path_of(name_or_path)
+    table, where = _read_table(path), f"march file {path.name}"
+    base = table.pop("base", None)
+    rows: dict[str, Source] = {}
+    if base is not None:
+        if base not in MARCHES:
+            raise BackendError(
+                1, f"there is no march {base!r} to build on", where=where, lever=f"choose one of {', '.join(MARCHES)}"
+            )
+        rows = {row.key: row for row in sources(base)}
+    known = [field.name for field in fields(March)]
+    for key, entry in table.items():
+        if key not in known:
+            raise BackendError(
+                4, f"unknown key '{key}'", where=where, lever="remove it; the keys are those of nash-e.toml"
+            )
+        rows[key] = _row(key, entry, where)
+    if missing := [key for key in known if key not in rows]:
+        raise BackendError(
+            5, f"missing key '{missing[0]}'", where=where, why=f"{len(missing)} keys are missing" if missing[1:] else "",
+            lever='add it, or build on a stock march with base = "nash-e"',
+        )  # fmt: skip
+    return [rows[key] for key in known]
+
+
+def load_march(name_or_path: str | Path | March) -> March:
+    """A stock march by name, or one from a `.toml` file.
+
+    Raises BackendError: HB0501 unknown march, HB0502 unreadable file, HB0503 not TOML, HB0504 unknown key, HB0505 missing
+    key, HB0506 ill-typed value, HB0507 numbers that contradict each other.
+    """
+    if isinstance(name_or_path, March):
+        return name_or_path
+    return march_from_values({row.key: row.value for row in sources(name_or_path)})
+
+
+def march_values(march: March) -> dict[str, Any]:
+    """The plain values of a march, for JSON; `march_from_values` is the inverse."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(march).items()}
+
+
+def march_from_values(values: Mapping[str, object]) -> March:
+    """A march from plain values. Raises BackendError HB0504 to HB0507."""
+    where = f"march '{values.get('name', '?')}'"
+    known = [field.name for field in fields(March)]
+    if extra := sorted(set(values) - set(known)):
+        raise BackendError(4, f"unknown key '{extra[0]}'", where=where, lever="remove it")
+    if missing := [key for key in known if key not in values]:
+        raise BackendError(5, f"missing key '{missing[0]}'", where=where, lever="add it")
+    typed: dict[str, Any] = {key: _typed(key, values[key], where) for key in known}
+    return March(**typed)

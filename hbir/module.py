@@ -1,0 +1,260 @@
+"""The user's handles on IR: `Module`, its functions, their arguments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from hbir.dialects import all_dialects
+from hbir.dialects.base import Array, element_dtype, tensor_type
+from hbir.dialects.quant import UniformQuantizedType
+from hbir.errors import IrError
+from hbir.interpreter import Hook, Prepared, check_input, prepare
+from hbir.ir.constants import ConstantStore
+from hbir.ir.files import load_module, save_module
+from hbir.ir.text import parse_module, print_module, verify_module
+
+__all__ = ["Argument", "ArgumentType", "Function", "Module", "load", "save"]
+
+MARCH = "hbir.march"
+NAME = "hbir.name"
+DESCRIPTION = "hbir.desc"
+
+
+class ArgumentType:
+    """Shape, numpy dtype and quantisation of an input or output."""
+
+    def __init__(self, type_: Attribute) -> None:
+        self.mlir = tensor_type(type_)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.mlir.get_shape()
+
+    @property
+    def np_dtype(self) -> np.dtype[Any]:
+        """The numpy dtype of arrays fed or returned."""
+        return element_dtype(self.mlir.element_type)
+
+    @property
+    def quant_info(self) -> UniformQuantizedType | None:
+        """Scale and zero point, or None for a value that is not quantised."""
+        element = self.mlir.element_type
+        return element if isinstance(element, UniformQuantizedType) else None
+
+    def __str__(self) -> str:
+        return str(self.mlir)
+
+
+class Argument:
+    """One input (index counts from 0) or output of a function."""
+
+    def __init__(self, function: Function, index: int, *, is_input: bool) -> None:
+        self.function, self.index, self.is_input = function, index, is_input
+
+    @property
+    def value(self) -> SSAValue:
+        """The SSA value: a block argument, or the operand of the return."""
+        block = self.function.op.body.block
+        return block.args[self.index] if self.is_input else self.function.return_op.operands[self.index]
+
+    @property
+    def type(self) -> ArgumentType:
+        """Shape, dtype and quantisation."""
+        return ArgumentType(self.value.type)
+
+    def _attribute(self, key: str, default: str) -> str:
+        found = self.function.attributes_of(self.index, is_input=self.is_input).get(key)
+        return found.data if isinstance(found, StringAttr) else default
+
+    @property
+    def name(self) -> str:
+        """The name under which the argument is fed or returned."""
+        return self._attribute(NAME, f"_{'input' if self.is_input else 'output'}_{self.index}")
+
+    @name.setter
+    def name(self, name: str) -> None:
+        others = self.function.flatten_inputs if self.is_input else self.function.flatten_outputs
+        if any(other.name == name and other.index != self.index for other in others):
+            raise IrError(30, f"two arguments would be called '{name}'", lever="choose another name")
+        self.function.annotate(self.index, NAME, name, is_input=self.is_input)
+
+    @property
+    def desc(self) -> str:
+        """Free text that travels with the argument into the binary."""
+        return self._attribute(DESCRIPTION, "")
+
+    @desc.setter
+    def desc(self, text: str) -> None:
+        self.function.annotate(self.index, DESCRIPTION, text, is_input=self.is_input)
+
+    def __repr__(self) -> str:
+        return f"<{'input' if self.is_input else 'output'} {self.name}: {self.type}>"
+
+
+class Function:
+    """One network: named inputs and outputs, operations, and a meaning that `feed` computes."""
+
+    def __init__(self, module: Module, op: FuncOp) -> None:
+        self.module, self.op = module, op
+
+    @property
+    def name(self) -> str:
+        """The function's symbol name."""
+        return self.op.sym_name.data
+
+    @property
+    def return_op(self) -> ReturnOp:
+        """The terminator. Raises IrError HB0231 when the function does not end in one."""
+        last = self.op.body.block.last_op
+        if not isinstance(last, ReturnOp):
+            raise IrError(31, f"function '{self.name}' does not end in func.return")
+        return last
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The operations in order, without the terminator."""
+        return [op for op in self.op.body.block.ops if not isinstance(op, ReturnOp)]
+
+    @property
+    def flatten_inputs(self) -> list[Argument]:
+        """The inputs, in order."""
+        return [Argument(self, i, is_input=True) for i in range(len(self.op.body.block.args))]
+
+    @property
+    def flatten_outputs(self) -> list[Argument]:
+        """The outputs, in order."""
+        return [Argument(self, i, is_input=False) for i in range(len(self.return_op.operands))]
+
+    def attributes_of(self, index: int, *, is_input: bool) -> dict[str, Attribute]:
+        """The attribute dictionary of an argument; a copy."""
+        attributes = self.op.arg_attrs if is_input else self.op.res_attrs
+        return dict(attributes.data[index].data) if attributes is not None and index < len(attributes.data) else {}
+
+    def annotate(self, index: int, key: str, text: str, *, is_input: bool) -> None:
+        """Set a string attribute of an argument."""
+        arguments = self.flatten_inputs if is_input else self.flatten_outputs
+        rows = [self.attributes_of(i, is_input=is_input) for i in range(len(arguments))]
+        rows[index][key] = StringAttr(text)
+        # Sorted keys: MLIR prints dictionaries so, and the text is to survive a round trip unchanged.
+        packed = ArrayAttr(DictionaryAttr(dict(sorted(row.items()))) for row in rows)
+        self.op.properties["arg_attrs" if is_input else "res_attrs"] = packed
+
+    def update_type(self) -> None:
+        """Make the signature agree with the block arguments and the return after a rewrite of either."""
+        inputs = [argument.type for argument in self.op.body.block.args]
+        outputs = [value.type for value in self.return_op.operands]
+        self.op.properties["function_type"] = FunctionType.from_lists(inputs, outputs)
+
+    def prepare(self) -> Prepared:
+        """The function ready to run many times; valid until the function is changed."""
+        return prepare(self.op, self.module.constants)
+
+    def feed(self, inputs: Mapping[str, Array], hook: Hook | None = None) -> dict[str, Array]:
+        """Run on named inputs; named outputs. Raises IrError HB0232 for missing or unknown names."""
+        arguments = self.flatten_inputs
+        names = [argument.name for argument in arguments]
+        if set(inputs) != set(names):
+            missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
+            raise IrError(
+                32, f"inputs missing: {missing}, unknown: {unknown}", lever=f"feed exactly {names}"
+            )
+        arrays = [check_input(a.name, inputs[a.name], a.value.type) for a in arguments]
+        results = self.prepare().run(arrays, hook)
+        return {argument.name: array for argument, array in zip(self.flatten_outputs, results, strict=True)}
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        """Run on arrays in the order of the inputs; a tuple in the order of the outputs."""
+        arguments = self.flatten_inputs
+        if len(arrays) != len(arguments):
+            raise IrError(32, f"{len(arrays)} arrays for {len(arguments)} inputs", lever="one array for each input")
+        checked = [check_input(a.name, x, a.value.type) for a, x in zip(arguments, arrays, strict=True)]
+        return tuple(self.prepare().run(checked))
+
+    def statistics(self) -> list[tuple[str, int]]:
+        """Operation names with their counts, the most frequent first."""
+        return sorted(Counter(op.name for op in self.operations).items(), key=lambda item: (-item[1], item[0]))
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name}: {len(self.operations)} operations>"
+
+
+class Module:
+    """A module of IR with its constants. Modules share constants freely; `clone` copies operations only."""
+
+    def __init__(self, op: ModuleOp, constants: ConstantStore) -> None:
+        self.op, self.constants = op, constants
+
+    @staticmethod
+    def parse(text: str, constants: ConstantStore | None = None, *, source: str = "<text>") -> Module:
+        """A module from generic-form MLIR text. Raises IrError HB0205 with line and reason."""
+        return Module(parse_module(text, all_dialects(), source=source), constants or ConstantStore())
+
+    @property
+    def functions(self) -> list[Function]:
+        """The functions, in order."""
+        return [Function(self, op) for op in self.op.body.block.ops if isinstance(op, FuncOp)]
+
+    @property
+    def graphs(self) -> list[Function]:
+        """The same as `functions`."""
+        return self.functions
+
+    def __getitem__(self, key: int | str) -> Function:
+        functions = self.functions
+        if isinstance(key, int):
+            return functions[key]
+        for function in functions:
+            if function.name == key:
+                return function
+        raise IrError(33, f"there is no function '{key}'", lever=f"choose one of {[f.name for f in functions]}")
+
+    def __iter__(self) -> Iterator[Function]:
+        return iter(self.functions)
+
+    @property
+    def march(self) -> str | None:
+        """The march that the module was converted for, or None before `convert`."""
+        found = self.op.attributes.get(MARCH)
+        return found.data if isinstance(found, StringAttr) else None
+
+    @march.setter
+    def march(self, name: str) -> None:
+        self.op.attributes[MARCH] = StringAttr(name)
+
+    def clone(self) -> Module:
+        """A copy that can be changed freely; the constants are shared."""
+        return Module(self.op.clone(), self.constants)
+
+    def verify(self) -> None:
+        """Check types, attributes and order. Raises IrError."""
+        verify_module(self.op)
+
+    def __str__(self) -> str:
+        return print_module(self.op)
+
+
+def load(path: str | Path) -> Module:
+    """Read a module that `save` wrote. Raises IrError or FileFormatError."""
+    path = Path(path)
+    if path.suffix != ".mlir":
+        raise IrError(34, f"{path.name} is not an .mlir file", lever="give the .mlir file that `save` wrote")
+    op, constants = load_module(path, all_dialects())
+    return Module(op, constants)
+
+
+def save(module: Module, path: str | Path) -> None:
+    """Write `path` (`.mlir`) and the constants beside it (`.weights`). Raises IrError HB0234, ConfigError HB0801."""
+    path = Path(path)
+    if path.suffix != ".mlir":
+        raise IrError(34, f"cannot save to {path.name}", lever="choose a name that ends in .mlir")
+    save_module(module.op, module.constants, path)
+

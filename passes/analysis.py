@@ -1,0 +1,88 @@
+"""Which float operations have an integer form: the one table that calibration and quantisation share."""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import Float32Type
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Block, Operation, SSAValue
+
+from hbir.dialects.base import tensor_type
+from hbir.dialects.hbir import (
+    AddOp,
+    AvgPoolOp,
+    ClipOp,
+    ConcatOp,
+    Conv2dOp,
+    ExpandOp,
+    FunctionOp,
+    LinearOp,
+    MatmulOp,
+    MaximumOp,
+    MaxPoolOp,
+    MinimumOp,
+    MulOp,
+    PadOp,
+    ReduceOp,
+    ReshapeOp,
+    ResizeBilinearOp,
+    ResizeNearestOp,
+    SliceOp,
+    SoftmaxOp,
+    SubOp,
+    TransposeOp,
+)
+
+__all__ = ["has_integer_form", "is_float", "is_high_precision", "is_movement", "keeps_grid", "output_cone"]
+
+_COMPUTING = (
+    *(AddOp, ClipOp, Conv2dOp, FunctionOp, LinearOp, MatmulOp, MaximumOp, MinimumOp, MulOp),
+    *(ResizeBilinearOp, SoftmaxOp, SubOp),
+)
+_MOVING = (ConcatOp, ExpandOp, PadOp, ReshapeOp, ResizeNearestOp, SliceOp, TransposeOp)
+
+
+def is_float(value: SSAValue) -> bool:
+    """Whether a value is an f32 tensor."""
+    return isinstance(tensor_type(value.type).element_type, Float32Type)
+
+
+def is_movement(op: Operation) -> bool:
+    """Whether an operation only moves values."""
+    return isinstance(op, _MOVING)
+
+
+def keeps_grid(op: Operation) -> bool:
+    """Whether results lie on the grid of the operand: moves, maxima, and the mean of a window."""
+    match op:
+        case ReduceOp():
+            return op.values["kind"] in ("max", "min")
+        case AvgPoolOp():
+            return not (op.values["count_pad"] and any(op.values["pad"])) and not op.values["ceil"]
+        case PadOp():
+            return op.values["mode"] == "constant"
+        case _:
+            return isinstance(op, (*_MOVING, MaxPoolOp))
+
+
+def has_integer_form(op: Operation) -> bool:
+    """Whether an operation, given operands on grids, has an integer form whose result needs a grid of its own."""
+    if isinstance(op, ReduceOp):
+        return op.values["kind"] in ("sum", "mean")
+    return isinstance(op, _COMPUTING)
+
+
+def is_high_precision(op: Operation) -> bool:
+    """Whether an operation can hand out its int32 accumulator: a plain convolution or linear layer."""
+    if not isinstance(op, Conv2dOp | LinearOp) or op.values["min"] is not None or op.values["max"] is not None:
+        return False
+    return isinstance(op, LinearOp) or op.residual is None
+
+
+def output_cone(block: Block) -> set[Operation]:
+    """Operations that only move values and end in nothing but the function's outputs: they work on floats."""
+    cone: set[Operation] = set()
+    for op in reversed(list(block.ops)):
+        if is_movement(op) and op.results[0].first_use is not None:
+            if all(isinstance(use.operation, ReturnOp) or use.operation in cone for use in op.results[0].uses):
+                cone.add(op)
+    return cone

@@ -1,0 +1,117 @@
+"""Calibration: run the float network on real inputs, watch every activation, and fix the grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from xdsl.ir import Operation
+
+from hbir.dialects.base import Array
+from hbir.errors import CalibrationError, IrError
+from hbir.interpreter import check_input
+from hbir.module import Function, Module
+from passes.insert_fake_quant import InsertFakeQuant, activation_points
+from passes.manager import Pipeline
+from passes.observers import OBSERVERS, Histogram, grid_for
+
+__all__ = ["FLOAT_PIPELINE", "calibrate"]
+
+FLOAT_PIPELINE = (
+    "fold-constants,canonicalize,cancel-transposes,canonicalize,fold-batch-norm,fold-constants,"
+    "fuse-activations,fuse-conv-add-relu,canonicalize,dead-code"
+)
+"""What happens to a float network before it is calibrated: everything that must not be rounded in between."""
+
+DEFAULT_OBSERVER = "mse"
+
+
+def _checked_feeds(function: Function, feeds: Mapping[str, Array], number: int) -> list[Array]:
+    names = [argument.name for argument in function.flatten_inputs]
+    if set(feeds) != set(names):
+        raise CalibrationError(
+            2,
+            f"sample {number} feeds {sorted(feeds)}",
+            why=f"the model's inputs are {names}",
+            lever="give one array for each input under its name",
+        )
+    try:
+        return [check_input(a.name, feeds[a.name], a.value.type) for a in function.flatten_inputs]
+    except IrError as error:
+        raise CalibrationError(3, f"sample {number}: {error.what}", why=error.why, lever=error.lever) from None
+
+
+def calibrate(
+    module: Module,
+    feeds: Iterable[Mapping[str, Array]],
+    *,
+    observer: str = "default",
+    activation_bits: int = 8,
+    weight_bits: int = 8,
+    per_channel: bool = True,
+    asymmetric: bool = False,
+    percentile: float = 0.99995,
+    progress: Callable[[int], None] | None = None,
+) -> Module:
+    """Optimise the float graph, observe it on `feeds`, and return it with fake quantisation on every edge.
+
+    `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
+    `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. `progress` is called with the
+    number of samples done. Raises CalibrationError for data that does not fit, or for none.
+    """
+    name = DEFAULT_OBSERVER if observer == "default" else observer
+    if name not in OBSERVERS:
+        raise CalibrationError(4, f"there is no observer '{observer}'", lever=f"choose one of {['default', *OBSERVERS]}")
+    if activation_bits not in (8, 16) or weight_bits not in (8, 16):
+        raise CalibrationError(5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16")
+    if not 0.5 <= percentile <= 1:
+        raise CalibrationError(6, f"percentile {percentile} is not between 0.5 and 1")
+    work = Pipeline(FLOAT_PIPELINE).run(module)
+    if len(work.functions) != 1:
+        raise CalibrationError(7, f"the module has {len(work.functions)} functions", lever="calibrate one function at a time")
+    function = work[0]
+    points = list(activation_points(function.op.body.block))
+    histograms = [Histogram() for _ in points]
+    samples = _observe(function, feeds, points, histograms, progress)
+    if not samples:
+        raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
+    symmetric = not asymmetric
+    estimate = OBSERVERS[name]
+    grids = {
+        (function.name, number): grid_for(
+            estimate(histogram, activation_bits, symmetric, percentile), activation_bits, symmetric
+        )
+        for number, histogram in enumerate(histograms)
+    }
+    insert = InsertFakeQuant(activation_bits, weight_bits, per_channel, grids)
+    return Pipeline([insert]).run(work)
+
+
+def _observe(
+    function: Function,
+    feeds: Iterable[Mapping[str, Array]],
+    points: Sequence[object],
+    histograms: Sequence[Histogram],
+    progress: Callable[[int], None] | None,
+) -> int:
+    where = {id(value): index for index, value in enumerate(points)}
+    arguments = [where.get(id(argument)) for argument in function.op.body.block.args]
+
+    def hook(op: Operation, results: Sequence[Array]) -> None:
+        for value, array in zip(op.results, results, strict=True):
+            index = where.get(id(value))
+            if index is not None:
+                histograms[index].add(np.asarray(array))
+
+    prepared = function.prepare()
+    samples = 0
+    for sample in feeds:
+        arrays = _checked_feeds(function, sample, samples)
+        for index, array in zip(arguments, arrays, strict=True):
+            if index is not None:
+                histograms[index].add(array)
+        prepared.run(arrays, hook)
+        samples += 1
+        if progress is not None:
+            progress(samples)
+    return samples

@@ -1,0 +1,57 @@
+"""Lets a convolution whose result becomes float hand out its accumulator instead of eight bits of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hbir.dialects import quantized as q
+from hbir.dialects.hbir import ReshapeOp
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
+from hbir.module import Module
+from passes.manager import Pass, Promise
+from passes.rewriting import blocks, erase_dead, insert_before, replace, users
+
+__all__ = ["HighPrecisionOutput"]
+
+
+@dataclass(frozen=True)
+class HighPrecisionOutput(Pass):
+    """conv (int8) -> dequantize becomes conv (int32) -> dequantize. Other readers get `rescale` of the accumulator, which
+    is what the convolution's own epilogue did, bit for bit. Convolutions that clamp inside the range stay."""
+
+    name: ClassVar[str] = "high-precision-output"
+    promise: ClassVar[Promise] = Promise.NUMERIC
+
+    def run(self, module: Module) -> None:
+        for _, block in blocks(module):
+            for op in list(block.ops):
+                if isinstance(op, q.DequantizeOp):
+                    _widen(op)
+            erase_dead(block)
+
+
+def _widen(op: q.DequantizeOp) -> None:
+    reshape = op.input.owner if isinstance(op.input.owner, ReshapeOp) else None
+    conv = reshape.input.owner if reshape is not None else op.input.owner
+    if not isinstance(conv, q.Conv2dOp) or conv.residual is not None or conv.multiplier is None:
+        return
+    element, weight = quantized_element(conv.input.type), quantized_element(conv.weight.type)
+    if element.bits != 8 or (conv.values["low"], conv.values["high"]) != conv.grid.limits:
+        return
+    products = np.float64(element.scale) * weight.scale_array.astype(np.float64)
+    raw = UniformQuantizedType.get(32, products.tolist(), axis=3 if products.size > 1 else -1)
+    low, high = raw.limits
+    values = conv.values | {"multiplier": None, "shift": None, "low": low, "high": high, "grid": raw}
+    wide = insert_before(conv, q.Conv2dOp.make(conv.input, conv.weight, conv.bias, None, **values), [conv])
+    made = insert_before(op, q.DequantizeOp.make(wide.output, grid=raw), [op]).output
+    if reshape is not None:
+        made = insert_before(op, ReshapeOp.make(made, shape=reshape.values["shape"]), [reshape]).output
+    replace(op, [made])
+    remaining = [reader for reader in users(conv.output) if reader.results and any(r.first_use for r in reader.results)]
+    if remaining:
+        m, s = conv.values["multiplier"], conv.values["shift"]
+        narrow = insert_before(conv, q.RescaleOp.make(wide.output, multiplier=m, shift=s, grid=conv.grid), [conv])
+        conv.output.replace_all_uses_with(narrow.output)

@@ -1,0 +1,172 @@
+"""Runs pipelines: text or objects in, a changed module out, with timing, printing, verification and reproducers."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import ClassVar, Literal, cast
+
+from xdsl.utils.arg_spec import ArgSpecConvertible, parse_pipeline
+
+import passes
+from hbir.errors import HbError, PassError
+from hbir.ir.files import save_module
+from hbir.module import Module
+from passes.equivalence import check_promise
+
+__all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "load_pass"]
+
+
+class Promise(Enum):
+    """What a pass promises about the meaning of a module."""
+
+    EXACT = "the same integers for all inputs"
+    LAYOUT = "the same values, differently arranged"
+    NUMERIC = "the same function up to stated rounding"
+
+
+@dataclass(frozen=True)
+class Pass(ArgSpecConvertible):
+    """A named change of a module. Fields of the dataclass are its options; `name{option=value}` is its text form."""
+
+    name: ClassVar[str]
+    promise: ClassVar[Promise]
+
+    @abstractmethod
+    def run(self, module: Module) -> None:
+        """Change `module` in place. Raises PassError."""
+
+
+@cache
+def available_passes() -> dict[str, Callable[[], type[Pass]]]:
+    """Pass names with their loaders: one for each file of `passes`, and what entry points in `hbir.passes` add."""
+
+    def own(module_name: str) -> Callable[[], type[Pass]]:
+        return lambda: _pass_class(module_name)
+
+    found: dict[str, Callable[[], type[Pass]]] = {}
+    for info in iter_modules(passes.__path__):
+        if info.name not in _HELPERS:
+            found[info.name.replace("_", "-")] = own(f"passes.{info.name}")
+    for entry in sorted(entry_points(group="hbir.passes"), key=lambda e: e.name):
+        if entry.name in found:
+            raise PassError(1, f"two passes are called '{entry.name}'", lever=f"rename the one in {entry.value}")
+        found[entry.name] = cast(Callable[[], type[Pass]], entry.load)
+    return found
+
+
+_HELPERS = frozenset(
+    {"analysis", "calibrate", "convert", "equivalence", "integer_forms", "manager", "observers", "rewriting"}
+)
+
+
+def _pass_class(module_name: str) -> type[Pass]:
+    module = import_module(module_name)
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Pass) and c.__module__ == module_name
+    ]
+    return classes[0]
+
+
+def load_pass(name: str) -> type[Pass]:
+    """The class of the named pass. Raises PassError HB0302 for an unknown name."""
+    loaders = available_passes()
+    if name not in loaders:
+        close = difflib.get_close_matches(name, loaders, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known passes: {', '.join(sorted(loaders))}"
+        raise PassError(2, f"there is no pass '{name}'", lever=hint)
+    loaded = loaders[name]()
+    return loaded if isinstance(loaded, type) else loaded  # an entry point may hand over the class itself
+
+
+def _parse(text: str) -> tuple[Pass, ...]:
+    try:
+        specs = list(parse_pipeline(text))
+    except BaseException as error:  # xDSL's ArgSpecParseError derives from BaseException
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = str(error).strip().splitlines()[-1]
+        raise PassError(3, f"'{text}' is not a pipeline", why=reason, lever="write pass-a,pass-b{option=value}") from None
+    result: list[Pass] = []
+    for spec in specs:
+        try:
+            result.append(load_pass(spec.name).from_spec(spec))
+        except (ValueError, TypeError) as error:
+            raise PassError(4, f"options of '{spec.name}' do not fit", why=str(error)) from None
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass of a run did: seconds, and the number of operations before and after."""
+
+    name: str
+    seconds: float
+    before: int
+    after: int
+
+
+@dataclass
+class Pipeline:
+    """Passes in order. `run` leaves its argument alone and returns the changed copy.
+
+    verify: `structure` checks types and order after each pass, `exec` also runs the module before and after it on
+    generated inputs and holds the pass to its promise. `observer` is called after each pass with its report and the module.
+    With `reproducer`, a failing pass leaves a folder with module, pipeline and one command.
+    """
+
+    passes: str | Sequence[Pass]
+    verify: Literal["none", "structure", "exec"] = "structure"
+    observer: Callable[[Pass, PassReport, Module], None] | None = None
+    reproducer: Path | None = None
+    reports: list[PassReport] = field(default_factory=list[PassReport])
+
+    def __post_init__(self) -> None:
+        self.steps: tuple[Pass, ...] = _parse(self.passes) if isinstance(self.passes, str) else tuple(self.passes)
+
+    def __str__(self) -> str:
+        return ",".join(str(step.spec()) for step in self.steps)
+
+    def run(self, module: Module) -> Module:
+        """The module after all passes. Raises PassError, or what a pass raises."""
+        work = module.clone()
+        self.reports.clear()
+        for index, step in enumerate(self.steps):
+            before = work.clone() if self.verify == "exec" or self.reproducer else None
+            count, start = _count(work), time.perf_counter()
+            try:
+                step.run(work)
+                if self.verify != "none":
+                    work.verify()
+                if self.verify == "exec" and before is not None:
+                    check_promise(step.name, step.promise.name, before, work)
+            except HbError:
+                if self.reproducer is not None and before is not None:
+                    _write_reproducer(self.reproducer, before, self.steps[index:])
+                raise
+            report = PassReport(step.name, time.perf_counter() - start, count, _count(work))
+            self.reports.append(report)
+            if self.observer is not None:
+                self.observer(step, report, work)
+        return work
+
+
+def _count(module: Module) -> int:
+    return sum(len(function.operations) for function in module)
+
+
+def _write_reproducer(folder: Path, module: Module, steps: Iterable[Pass]) -> None:
+    pipeline = ",".join(str(step.spec()) for step in steps)
+    save_module(module.op, module.constants, folder / "module.mlir")
+    (folder / "command.txt").write_text(f"hbir-opt module.mlir -p '{pipeline}'\n")

@@ -1,0 +1,180 @@
+"""Turns the fake-quantised float network into integers: one walk in program order, grids from the fake quants.
+
+Each float value that lies on a grid gets an integer twin. An operation with an integer form waits for the fake quant behind
+it, which says the grid of its result; operations that keep their operand's grid need none. What reads a value without a
+grid (an output, an operation without an integer form) gets floats: a plain convolution then hands out its accumulator, any
+other twin is dequantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
+
+from hbir.dialects import quantized as q
+from hbir.dialects.base import HbOperation, element_dtype
+from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, constant
+from hbir.dialects.qat import FakeQuantOp
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
+from hbir.ir.locations import layer_name
+from hbir.errors import PassError
+from hbir.module import Module
+from hbir.numerics import quantize as quantize_array
+from passes.analysis import has_integer_form, is_high_precision, keeps_grid
+from passes.integer_forms import Builder
+from passes.manager import Pass, Promise
+from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures
+
+__all__ = ["Quantize"]
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Replace operations between fake quants by `quantized` operations.
+
+    `multiplier_bits` is the width of multipliers for int8 results, `high_multiplier_bits` that for int16 and int32 results.
+    """
+
+    name: ClassVar[str] = "quantize"
+    promise: ClassVar[Promise] = Promise.NUMERIC
+
+    multiplier_bits: int = 15
+    high_multiplier_bits: int = 31
+
+    def run(self, module: Module) -> None:
+        for _, block in blocks(module):
+            walk = _Walk(module, Builder(module.constants, self.multiplier_bits, self.high_multiplier_bits))
+            for op in list(block.ops):
+                walk.visit(op)
+            erase_dead(block)
+        refresh_signatures(module)
+
+
+@dataclass
+class _Walk:
+    module: Module
+    builder: Builder
+    twins: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    floats: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+
+    def visit(self, op: Operation) -> None:
+        match op:
+            case ConstantOp():
+                return
+            case FakeQuantOp():
+                self._fake_quant(op)
+            case ReturnOp():
+                self._float_operands(op)
+            case HbOperation():
+                self._compute(op)
+            case _:
+                self._float_operands(op)
+
+    def _fake_quant(self, op: FakeQuantOp) -> None:
+        array = constant_of(op.input, self.module.constants)
+        if array is not None:
+            values = quantize_array(
+                array,
+                op.grid.scale_array if op.grid.per_axis is not None else op.grid.scale,
+                op.grid.zero_point_array if op.grid.per_axis is not None else op.grid.zero_point,
+                *op.grid.limits,
+                axis=op.grid.per_axis,
+                dtype=element_dtype(op.grid),
+            )
+            self.twins[op.output] = self._put(constant(values, self.module.constants, op.grid), op)
+            return
+        if op.grid.per_axis is not None:
+            raise PassError(
+                11,
+                "an activation has scales per axis",
+                where=f"layer '{layer_name(op)}'",
+                lever="use one scale for each activation; only weights have scales per axis",
+            )
+        source = op.input
+        twin = self.twins.get(source)
+        if twin is not None:
+            same = quantized_element(twin.type) == op.grid
+            self.twins[op.output] = twin if same else self.builder.rescale(twin, op.grid, op)
+            return
+        producer = source.owner
+        if isinstance(producer, HbOperation) and has_integer_form(producer) and self._ready(producer):
+            operands = [None if v is None else self.twins.get(v, v) for v in producer.aligned_operands]
+            self.twins[op.output] = self.builder.integer_form(producer, operands, op.grid, op)
+            return
+        made = q.QuantizeOp.make(self._float(source, op), grid=op.grid)
+        self.twins[op.output] = self._put(made, op)
+
+    def _ready(self, op: HbOperation) -> bool:
+        """Whether every operand that takes part as an integer has a twin (a bias is frozen from its float constant)."""
+        if isinstance(op, Conv2dOp | LinearOp):
+            needed = [op.input, op.weight, *([op.residual] if isinstance(op, Conv2dOp) and op.residual is not None else [])]
+            bias = op.bias is None or constant_of(op.bias, self.module.constants) is not None
+            weight = constant_of(op.weight.owner.input, self.module.constants) if isinstance(op.weight.owner, FakeQuantOp) else None
+            return bias and weight is not None and all(value in self.twins for value in needed)
+        return all(value in self.twins for value in op.operands)
+
+    def _compute(self, op: HbOperation) -> None:
+        if isinstance(op, ArgmaxOp) and op.input in self.twins:
+            made = ArgmaxOp.make(self.twins[op.input], **op.values)
+            op.output.replace_all_uses_with(self._put(made, op))
+            return
+        if keeps_grid(op) and all(value in self.twins for value in op.operands):
+            twins = [self.twins[value] for value in op.operands]
+            grid = quantized_element(twins[0].type)
+            if all(quantized_element(t.type) == grid for t in twins) and grid.per_axis is None:
+                self.twins[op.results[0]] = self._keep(op, twins, grid)
+                return
+        if has_integer_form(op) and self._ready(op):
+            readers = [use.operation for use in op.results[0].uses]
+            if all(isinstance(r, FakeQuantOp) for r in readers):
+                return  # built when the fake quant is reached
+            accumulator = self._accumulator(op)
+            if accumulator is not None:
+                self.floats[op.results[0]] = accumulator
+                return
+        self._float_operands(op)
+
+    def _keep(self, op: HbOperation, twins: list[SSAValue], grid: UniformQuantizedType) -> SSAValue:
+        values = op.values
+        if isinstance(op, PadOp):
+            low, high = grid.limits
+            with np.errstate(invalid="ignore", over="ignore"):
+                values["value"] = float(np.clip(np.rint(values["value"] / grid.scale) + grid.zero_point, low, high))
+        return self._put(self.builder.keep_grid(op, twins, values), op)
+
+    def _accumulator(self, op: HbOperation) -> SSAValue | None:
+        """The dequantised accumulator of a plain convolution or linear layer, or None for anything else."""
+        if not isinstance(op, Conv2dOp | LinearOp) or not is_high_precision(op):
+            return None
+        if quantized_element(self.twins[op.input].type).bits != 8:
+            return None
+        operands = [None if v is None else self.twins.get(v, v) for v in op.aligned_operands]
+        raw = self.builder.integer_form(op, operands, None, op)
+        return self._put(q.DequantizeOp.make(raw, grid=quantized_element(raw.type)), op)
+
+    def _float_operands(self, op: Operation) -> None:
+        for index, value in enumerate(op.operands):
+            if value in self.twins or value in self.floats:
+                op.operands[index] = self._float(value, op)
+
+    def _float(self, value: SSAValue, anchor: Operation) -> SSAValue:
+        """A float for a value that may exist only as a twin; made once."""
+        if value in self.floats:
+            return self.floats[value]
+        twin = self.twins.get(value)
+        if twin is None or not isinstance(twin.type, TensorType):
+            return value
+        if isinstance(value.owner, FakeQuantOp) and constant_of(value.owner.input, self.module.constants) is not None:
+            return value  # a fake-quantised constant that something float reads stays as it is
+        made = q.DequantizeOp.make(twin, grid=quantized_element(twin.type))
+        self.floats[value] = self._put(made, anchor, source=value.owner if isinstance(value.owner, Operation) else None)
+        return self.floats[value]
+
+    def _put(self, made: HbOperation, anchor: Operation, source: Operation | None = None) -> SSAValue:
+        return self.builder.put(made, anchor, source)
+
