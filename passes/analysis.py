@@ -31,8 +31,10 @@ from hbir.dialects.hbir import (
     SubOp,
     TransposeOp,
 )
+from hbir.dialects.qat import FakeQuantOp
 
-__all__ = ["has_integer_form", "is_float", "is_high_precision", "is_movement", "keeps_grid", "output_cone"]
+
+__all__ = ["grid_sources", "has_integer_form", "is_float", "is_high_precision", "is_movement", "keeps_grid", "output_cone"]
 
 _COMPUTING = (
     *(AddOp, ClipOp, Conv2dOp, FunctionOp, LinearOp, MatmulOp, MaximumOp, MinimumOp, MulOp),
@@ -62,6 +64,22 @@ def keeps_grid(op: Operation) -> bool:
             return op.values["mode"] == "constant"
         case _:
             return isinstance(op, (*_MOVING, MaxPoolOp))
+
+
+def grid_sources(value: SSAValue) -> list[FakeQuantOp] | None:
+    """The fake quants that a value takes its grid from, through operations that keep it; None when one is missing."""
+    owner = value.owner
+    if isinstance(owner, FakeQuantOp):
+        return [owner]
+    if not isinstance(owner, Operation) or not keeps_grid(owner):
+        return None
+    found: list[FakeQuantOp] = []
+    for operand in owner.operands:
+        inner = grid_sources(operand)
+        if inner is None:
+            return None
+        found.extend(inner)
+    return found
 
 
 def has_integer_form(op: Operation) -> bool:

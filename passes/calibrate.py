@@ -8,10 +8,11 @@ import numpy as np
 from xdsl.ir import Operation
 
 from hbir.dialects.base import Array
+from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
 from hbir.module import Function, Module
-from passes.insert_fake_quant import InsertFakeQuant, activation_points
+from passes.insert_fake_quant import InsertFakeQuant, activation_points, head_values
 from passes.manager import Pipeline
 from passes.observers import OBSERVERS, Histogram, grid_for
 
@@ -48,6 +49,7 @@ def calibrate(
     observer: str = "default",
     activation_bits: int = 8,
     weight_bits: int = 8,
+    head_bits: int = 16,
     per_channel: bool = True,
     asymmetric: bool = False,
     percentile: float = 0.99995,
@@ -56,13 +58,14 @@ def calibrate(
     """Optimise the float graph, observe it on `feeds`, and return it with fake quantisation on every edge.
 
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
-    `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. `progress` is called with the
+    `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values behind the last convolution
+    or matrix product get `head_bits` bits and their whole observed range. `progress` is called with the
     number of samples done. Raises CalibrationError for data that does not fit, or for none.
     """
     name = DEFAULT_OBSERVER if observer == "default" else observer
     if name not in OBSERVERS:
         raise CalibrationError(4, f"there is no observer '{observer}'", lever=f"choose one of {['default', *OBSERVERS]}")
-    if activation_bits not in (8, 16) or weight_bits not in (8, 16):
+    if not {activation_bits, weight_bits, head_bits} <= {8, 16}:
         raise CalibrationError(5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16")
     if not 0.5 <= percentile <= 1:
         raise CalibrationError(6, f"percentile {percentile} is not between 0.5 and 1")
@@ -76,14 +79,14 @@ def calibrate(
     if not samples:
         raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
     symmetric = not asymmetric
-    estimate = OBSERVERS[name]
-    grids = {
-        (function.name, number): grid_for(
-            estimate(histogram, activation_bits, symmetric, percentile), activation_bits, symmetric
-        )
-        for number, histogram in enumerate(histograms)
-    }
-    insert = InsertFakeQuant(activation_bits, weight_bits, per_channel, grids)
+    head = head_values(function.op.body.block)
+    grids: dict[tuple[str, int], UniformQuantizedType] = {}
+    for number, (value, histogram) in enumerate(zip(points, histograms, strict=True)):
+        bits = head_bits if value in head else activation_bits
+        # Rare large values near the outputs are what the network is asked for (a score, a box): nothing is cut there.
+        estimate = OBSERVERS["max" if value in head else name]
+        grids[function.name, number] = grid_for(estimate(histogram, bits, symmetric, percentile), bits, symmetric)
+    insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
     return Pipeline([insert]).run(work)
 
 

@@ -6,20 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp
+from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp, MatmulOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
 from hbir.module import Module
-from passes.analysis import has_integer_form, is_float, is_high_precision, keeps_grid, output_cone
+from passes.analysis import grid_sources, has_integer_form, is_float, is_high_precision, keeps_grid, output_cone
 from passes.manager import Pass, Promise
 from passes.observers import grid_for, weight_grid
-from passes.rewriting import blocks, constant_of
+from passes.rewriting import blocks, constant_of, insert_before
 
-__all__ = ["InsertFakeQuant", "activation_points"]
+__all__ = ["InsertFakeQuant", "activation_points", "head_values"]
 
 
 def activation_points(block: Block) -> Iterator[SSAValue]:
@@ -45,19 +47,25 @@ def activation_points(block: Block) -> Iterator[SSAValue]:
             yield value
 
 
-def _weights(block: Block, store: ConstantStore) -> Iterator[tuple[Operation, int, bool]]:
-    """(operation, operand index, is a layer's weight) of every float constant that takes part as integers."""
+def _constants(block: Block, store: ConstantStore) -> Iterator[tuple[Operation, int]]:
+    """(operation, operand index) of every float constant that takes part as integers, biases left out."""
     for op in block.ops:
         if not (has_integer_form(op) or keeps_grid(op)):
             continue
         for index, value in enumerate(op.operands):
-            if not is_float(value) or constant_of(value, store) is None:
-                continue
-            if isinstance(op, Conv2dOp | LinearOp):
-                if index == 1:
-                    yield op, index, True
-            else:
-                yield op, index, False
+            if is_float(value) and constant_of(value, store) is not None:
+                if not isinstance(op, Conv2dOp | LinearOp) or index == 1:
+                    yield op, index
+
+
+def head_values(block: Block) -> set[SSAValue]:
+    """Values with no convolution, linear layer or product of matrices between them and the outputs: what they lose, nothing
+    averages out, so they get sixteen bits and their whole range."""
+    early: set[SSAValue] = set()
+    for op in reversed(list(block.ops)):
+        if isinstance(op, Conv2dOp | LinearOp | MatmulOp) or any(result in early for result in op.results):
+            early.update(op.operands)
+    return {value for op in block.ops for value in op.results if value not in early}
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class InsertFakeQuant(Pass):
 
     activation_bits: int = 8
     weight_bits: int = 8
+    head_bits: int = 16
     per_channel: bool = True
     grids: Mapping[tuple[str, int], UniformQuantizedType] = field(
         default_factory=dict[tuple[str, int], UniformQuantizedType], repr=False
@@ -79,29 +88,36 @@ class InsertFakeQuant(Pass):
 
     def run(self, module: Module) -> None:
         for function, block in blocks(module):
+            head = head_values(block)
             points = list(activation_points(block))
-            for op, index, is_weight in list(_weights(block, module.constants)):
-                self._quantize_constant(op, index, is_weight, module.constants)
+            constants = list(_constants(block, module.constants))
             for number, value in enumerate(points):
-                grid = self.grids.get((function.name, number)) or grid_for((-1.0, 1.0), self.activation_bits, True)
-                _insert(value, grid, block)
+                bits = self.head_bits if value in head else self.activation_bits
+                _insert(value, self.grids.get((function.name, number)) or grid_for((-1.0, 1.0), bits, True), block)
+            for op, index in constants:
+                self._quantize_constant(op, index, op.results[0] in head, module.constants)
 
-    def _quantize_constant(self, op: Operation, index: int, is_weight: bool, store: ConstantStore) -> None:
+    def _quantize_constant(self, op: Operation, index: int, in_head: bool, store: ConstantStore) -> None:
         value = op.operands[index]
         array = constant_of(value, store)
         if array is None:
             return
-        if is_weight:
-            grid = weight_grid(array, self.weight_bits, self.per_channel)
+        if isinstance(op, Conv2dOp | LinearOp):
+            grid = weight_grid(array, self.weight_bits, self.per_channel, _smallest_scales(op, store))
         else:
-            grid = grid_for((float(array.min(initial=0)), float(array.max(initial=0))), self.activation_bits, True)
-        fake = FakeQuantOp.make(value, grid=grid)
-        if isinstance(value.owner, Operation):
-            fake.location = value.owner.location
-        block = op.parent_block()
-        if block is not None:
-            block.insert_op_before(fake, op)
-        op.operands[index] = fake.output
+            bits = self.head_bits if in_head else self.activation_bits
+            grid = grid_for((float(array.min(initial=0)), float(array.max(initial=0))), bits, True)
+        op.operands[index] = insert_before(op, FakeQuantOp.make(value, grid=grid), [op]).output
+
+
+def _smallest_scales(op: Conv2dOp | LinearOp, store: ConstantStore) -> npt.NDArray[np.float64] | None:
+    """Weight scales below which the bias would not fit a quarter of the int32 accumulator (nearly dead channels)."""
+    bias = None if op.bias is None else constant_of(op.bias, store)
+    sources = grid_sources(op.input)
+    if bias is None or not sources or sources[0].grid.bits != 8:
+        return None
+    # Operands of a concat come to one grid later, the widest; the smallest of them is the safe assumption here.
+    return np.abs(bias.astype(np.float64)) / (min(source.grid.scale for source in sources) * 2**29)
 
 
 def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block) -> None:
@@ -110,9 +126,7 @@ def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block) -> None:
     if isinstance(value.owner, Operation):
         fake.location = value.owner.location
         block.insert_op_after(fake, value.owner)
-    else:
-        first = block.first_op
-        if first is not None:
-            block.insert_op_before(fake, first)
+    elif block.first_op is not None:
+        block.insert_op_before(fake, block.first_op)
     for use in readers:
         use.operation.operands[use.index] = fake.output

@@ -155,11 +155,18 @@ def grid_for(values: Range, bits: int, symmetric: bool) -> UniformQuantizedType:
     return UniformQuantizedType.get(bits, float(scale), zero)
 
 
-def weight_grid(weight: npt.NDArray[Any], bits: int, per_channel: bool) -> UniformQuantizedType:
-    """Symmetric narrow grid of a weight, one scale for each output channel (axis 0) or one for all; empty channels get 1."""
+def weight_grid(
+    weight: npt.NDArray[Any], bits: int, per_channel: bool, smallest: Doubles | None = None
+) -> UniformQuantizedType:
+    """Symmetric narrow grid of a weight, one scale for each output channel (axis 0) or one for all; empty channels get 1.
+
+    No scale is below `smallest` (per channel), where that is given.
+    """
     flat = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1).astype(np.float64)
     reach = flat if per_channel else flat.max(keepdims=True)
     # A float32 scale must stay a normal number, or dividing by it would round wildly.
     tiny = float(np.finfo(np.float32).tiny) * ((1 << (bits - 1)) - 1)
     scales = np.where(reach > tiny, reach, (1 << (bits - 1)) - 1) / ((1 << (bits - 1)) - 1)
+    if smallest is not None:
+        scales = np.maximum(scales, smallest if per_channel else smallest.max(keepdims=True, initial=0))
     return UniformQuantizedType.get(bits, scales.tolist(), axis=0 if per_channel else -1, narrow=True)

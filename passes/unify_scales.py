@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects.hbir import ConcatOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
-from passes.analysis import keeps_grid, output_cone
+from passes.analysis import grid_sources, output_cone
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks
+from passes.rewriting import blocks, insert_before, only_user
 
-__all__ = ["UnifyScales", "source_grid"]
+__all__ = ["UnifyScales"]
 
 
-def source_grid(value: SSAValue) -> FakeQuantOp | None:
-    """The fake quant that a value takes its grid from, through operations that keep it; None when there is none."""
-    while isinstance(value.owner, Operation):
-        if isinstance(value.owner, FakeQuantOp):
-            return value.owner
-        if not keeps_grid(value.owner):
-            return None
-        value = value.owner.operands[0]
-    return None
+def _exclusive(value: SSAValue) -> bool:
+    """Whether nobody but one reader sees the value or what it is made of, up to the fake quants."""
+    if not value.has_one_use():
+        return False
+    owner = value.owner
+    return isinstance(owner, FakeQuantOp) or (isinstance(owner, Operation) and all(map(_exclusive, owner.operands)))
 
 
 def _reach(grid: UniformQuantizedType) -> float:
@@ -34,41 +31,67 @@ def _reach(grid: UniformQuantizedType) -> float:
     return max(high - grid.zero_point, grid.zero_point - low) * grid.scale
 
 
+@dataclass
+class _Classes:
+    """Fake quants that must share a grid; the one that reaches furthest gives it."""
+
+    parent: dict[FakeQuantOp, FakeQuantOp] = field(default_factory=dict[FakeQuantOp, FakeQuantOp])
+
+    def root(self, op: FakeQuantOp) -> FakeQuantOp:
+        while op in self.parent:
+            op = self.parent[op]
+        return op
+
+    def join(self, a: FakeQuantOp, b: FakeQuantOp) -> None:
+        first, second = self.root(a), self.root(b)
+        if first is second:
+            return
+        if _reach(first.grid) < _reach(second.grid):
+            first, second = second, first
+        self.parent[second] = first
+
+
 @dataclass(frozen=True)
 class UnifyScales(Pass):
-    """The widest operand sets the grid. An operand that only the concat reads takes it over; one with other readers
-    keeps its own for them and is rescaled for the concat. A concat that only feeds outputs works on floats and is left
-    alone: boxes and scores must not share a scale."""
+    """The widest operand sets the grid. An operand with other readers follows when that costs it at most a factor
+    `ratio` of resolution; otherwise it keeps its grid for them and is rescaled for the concat. A concat that only feeds
+    outputs works on floats and is left alone: boxes and scores must not share a scale. A fake quant right behind a concat
+    (an imported model) moves in front of it, which changes no value."""
 
     name: ClassVar[str] = "unify-scales"
     promise: ClassVar[Promise] = Promise.NUMERIC
 
+    ratio: float = 2.0
+
     def run(self, module: Module) -> None:
         for _, block in blocks(module):
-            cone = output_cone(block)
-            for op in reversed(list(block.ops)):
-                if isinstance(op, ConcatOp) and op not in cone:
-                    _unify(op)
+            self._unify(block)
 
-
-def _unify(op: ConcatOp) -> None:
-    sources = [source_grid(value) for value in op.inputs]
-    grids = [source.grid for source in sources if source is not None]
-    if not grids or len(grids) != len(sources):
-        return
-    # The reader behind the concat may have fixed the grid already (a concat of a concat, an imported model).
-    following = [use.operation for use in op.output.uses]
-    fixed = following[0].grid if len(following) == 1 and isinstance(following[0], FakeQuantOp) else None
-    shared = fixed or max(grids, key=_reach)
-    for index, source in enumerate(sources):
-        if source is None or source.grid == shared:
-            continue
-        if source.output.has_one_use() and next(iter(source.output.uses)).operation is op and fixed is None:
-            source.properties["grid"] = shared
-        else:
-            fake = FakeQuantOp.make(op.inputs[index], grid=shared)
-            fake.location = source.location
-            block = op.parent_block()
-            if block is not None:
-                block.insert_op_before(fake, op)
-            op.operands[index] = fake.output
+    def _unify(self, block: Block) -> None:
+        cone, classes = output_cone(block), _Classes()
+        for op in list(block.ops):
+            if not isinstance(op, ConcatOp) or op in cone:
+                continue
+            follower = only_user(op.output)
+            if isinstance(follower, FakeQuantOp):
+                for index, value in enumerate(op.inputs):
+                    if not (isinstance(value.owner, FakeQuantOp) and value.owner.grid == follower.grid):
+                        op.operands[index] = insert_before(op, FakeQuantOp.make(value, grid=follower.grid), [op]).output
+                continue
+            found = [grid_sources(value) for value in op.inputs]
+            sources = [source for source in found if source]
+            if not sources or len(sources) != len(op.inputs):
+                continue
+            widest = max((classes.root(s) for many in sources for s in many), key=lambda s: _reach(s.grid))
+            for index, many in enumerate(sources):
+                value = op.inputs[index]
+                near = all(_reach(classes.root(s).grid) * self.ratio >= _reach(widest.grid) for s in many)
+                if near or _exclusive(value):
+                    for source in many:
+                        classes.join(source, widest)
+                else:
+                    fake = insert_before(op, FakeQuantOp.make(value, grid=widest.grid), [many[0]])
+                    op.operands[index] = fake.output
+                    classes.join(fake, widest)
+        for member in list(classes.parent):
+            member.properties["grid"] = classes.root(member).grid

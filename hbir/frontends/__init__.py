@@ -1,1 +1,1 @@
-"""Readers of other people's model formats. Each turns a file into a `Module` of float operations, or says why it cannot."""
+"""Readers of other model formats. Each turns a file into a `Module` of float operations, or says why it cannot."""

@@ -1,49 +1,234 @@
-"""Integer convolution: the packed-weight kernel that the interpreter and the simulator share."""
+"""Integer convolution over packed weights, with requantisation and residual addition in its epilogue."""
+
 from __future__ import annotations
-from functools import partial
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
-from hbir.kernels.common import accumulator_dtype, result_array, window_output
-from hbir.kernels.packing import unpack_weight
-from hbir.numerics.rescale import apply_scale
+import numpy.typing as npt
+
+from hbir.kernels.common import Pad, Pair, accumulator_dtype, result_array, window_output
+from hbir.kernels.packing import is_depthwise, packed_size
+
 __all__ = ["bind_conv2d", "conv2d", "conv2d_output_shape"]
 
-def conv2d_output_shape(x_shape, weight_shape, *, stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1)):
-    n, h, w, _ = x_shape
-    top, left, bottom, right = pad
-    return (n, window_output(h, weight_shape[1], stride[0], top, bottom, dilation[0]),
-            window_output(w, weight_shape[2], stride[1], left, right, dilation[1]), weight_shape[0])
+Array = npt.NDArray[Any]
+WeightShape = tuple[int, int, int, int]
 
-def conv2d(x, weight, bias, multiplier, shift, *, weight_shape, stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1), groups=1,
-           pad_value=0, zp_out=0, lo=-128, hi=127, residual=None, residual_multiplier=0, residual_shift=2, residual_zp=0,
-           out_multiplier=1, out_shift=2, out=None, out_dtype=None):
-    w = unpack_weight(weight, weight_shape, groups=groups)
-    cout, kh, kw, cin = weight_shape
-    shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
+_SMALL = 1 << 17  # multiply-accumulates below which a second thread costs more than it brings
+
+
+def conv2d_output_shape(
+    x_shape: tuple[int, ...],
+    weight_shape: WeightShape,
+    *,
+    stride: Pair = (1, 1),
+    pad: Pad = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+) -> tuple[int, int, int, int]:
+    """(N, OH, OW, Cout) of a convolution of (N, H, W, Cin) with (Cout, kh, kw, Cin/groups); pad (top, left, bottom, right)."""
+    n, height, width, _ = x_shape
+    channels, kernel_height, kernel_width, _ = weight_shape
     top, left, bottom, right = pad
-    xp = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=pad_value).astype(np.float64)
-    n, oh, ow, _ = shape
-    acc = np.zeros(shape, np.int64)
-    og = cout // groups
-    for i in range(kh):
-        for j in range(kw):
-            t = xp[:, i * dilation[0]: i * dilation[0] + (oh - 1) * stride[0] + 1: stride[0],
-                   j * dilation[1]: j * dilation[1] + (ow - 1) * stride[1] + 1: stride[1]]
-            if cin == 1 and groups > 1:
-                acc += (np.repeat(t, og, axis=3) * w[:, i, j, 0].astype(np.float64)).astype(np.int64)
-            else:
-                for g in range(groups):
-                    acc[..., g * og:(g + 1) * og] += (t[..., g * cin:(g + 1) * cin] @ w[g * og:(g + 1) * og, i, j].T.astype(np.float64)).astype(np.int64)
-    if bias is not None:
-        acc += np.asarray(bias, np.int64)
-    default = x.dtype if multiplier is not None else accumulator_dtype(x, weight)
-    y = result_array(out, shape, out_dtype, default)
-    if multiplier is not None:
-        acc = apply_scale(acc, np.asarray(multiplier, np.int64), np.asarray(shift, np.int64))
-        if residual is not None:
-            acc = apply_scale(acc + apply_scale(residual.astype(np.int64) - residual_zp, np.int64(residual_multiplier), np.int64(residual_shift)), np.int64(out_multiplier), np.int64(out_shift))
-        acc = np.clip(acc + zp_out, lo, hi)
-    y[...] = acc
+    return (
+        n,
+        window_output(height, kernel_height, stride[0], top, bottom, dilation[0]),
+        window_output(width, kernel_width, stride[1], left, right, dilation[1]),
+        channels,
+    )
+
+
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: npt.ArrayLike | None,
+    multiplier: npt.ArrayLike | None,
+    shift: npt.ArrayLike | None,
+    *,
+    weight_shape: WeightShape,
+    stride: Pair = (1, 1),
+    pad: Pad = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    pad_value: int = 0,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    residual: Array | None = None,
+    residual_multiplier: int = 0,
+    residual_shift: int = 2,
+    residual_zp: int = 0,
+    out_multiplier: int = 1,
+    out_shift: int = 2,
+    out: Array | None = None,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """Convolution of NHWC integers: acc[n, oy, ox, c] = bias[c] + sum x * w, then rescaled into the result.
+
+    `x` (N, H, W, Cin) int8 or int16; `weight` packed by `pack_weight` from `weight_shape` (Cout, kh, kw, Cin/groups), int8
+    (int16 with int16 activations); `pad` (top, left, bottom, right) positions read `pad_value`. Zero points of x are
+    folded into `bias` by the caller. `bias`, `multiplier`, `shift`: scalars or (Cout,).
+
+    - `multiplier` None: the accumulator, int32 (int64 holding int48 for int16 activations).
+    - no residual: clamp(apply_scale(acc, multiplier, shift) + zp_out, lo, hi).
+    - with `residual` (N, OH, OW, Cout), TOSA's ADD pattern: clamp(apply_scale(apply_scale(acc, multiplier, shift)
+      + apply_scale(residual - residual_zp, residual_multiplier, residual_shift), out_multiplier, out_shift) + zp_out, lo, hi).
+
+    The caller has proven that accumulators fit int32 (int48) and that sums in the epilogue do.
+    Result dtype: that of `out`, else `out_dtype`, else that of `x` (the accumulator's when raw).
+    """
+    shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
+    sums = accumulator_dtype(x)
+    y = result_array(out, shape, out_dtype, sums if multiplier is None else x.dtype)
+
+    def vector(values: npt.ArrayLike | None, dtype: npt.DTypeLike) -> Array:
+        return np.ascontiguousarray(np.broadcast_to(np.asarray(0 if values is None else values, dtype), shape[3:]))
+
+    bind_conv2d(
+        x if x.flags.c_contiguous or x.strides[3] == x.itemsize else np.ascontiguousarray(x),
+        weight,
+        vector(bias, sums),
+        None if multiplier is None else vector(multiplier, np.int32),
+        None if multiplier is None else vector(shift, np.int8),
+        weight_shape=weight_shape,
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+        groups=groups,
+        pad_value=pad_value,
+        zp_out=zp_out,
+        lo=lo,
+        hi=hi,
+        residual=residual,
+        residual_multiplier=residual_multiplier,
+        residual_shift=residual_shift,
+        residual_zp=residual_zp,
+        out_multiplier=out_multiplier,
+        out_shift=out_shift,
+        out=y,
+    )()
     return y
 
-def bind_conv2d(x, weight, bias, multiplier, shift, *, out, **options):
-    return partial(conv2d, x, weight, bias, multiplier, shift, out=out, **options)
+
+def _check_vector(name: str, values: Array, channels: int, dtype: np.dtype[Any]) -> None:
+    if values.dtype != dtype or values.shape != (channels,) or not values.flags.c_contiguous:
+        raise ValueError(f"{name} must be contiguous {dtype} of shape ({channels},), not {values.dtype} {values.shape}")
+
+
+def _check_image(name: str, image: Array) -> None:
+    if image.ndim != 4 or (image.shape[3] > 1 and image.strides[3] != image.itemsize):
+        raise ValueError(f"{name} must be NHWC with contiguous channels, not shape {image.shape}, strides {image.strides}")
+
+
+def _check_operands(
+    x: Array, weight: Array, bias: Array | None, multiplier: Array | None, shift: Array | None, residual: Array | None,
+    out: Array, weight_shape: WeightShape, groups: int,
+) -> None:  # fmt: skip
+    """Everything the compiled loops take on trust, since they see only addresses. Raises ValueError."""
+    channels = weight_shape[0]
+    _check_image("x", x)
+    _check_image("out", out)
+    if weight_shape[3] * groups != x.shape[3] or channels % groups:
+        raise ValueError(f"weight {weight_shape} in {groups} groups does not fit {x.shape[3]} input channels")
+    if weight.shape != (packed_size(weight_shape, groups=groups),) or not weight.flags.c_contiguous:
+        raise ValueError(f"weight is not the packed form of {weight_shape} in {groups} groups: {weight.shape}")
+    kinds = {(np.dtype(np.int8), np.dtype(np.int8)), (np.dtype(np.int16), np.dtype(np.int8)), (np.dtype(np.int16), np.dtype(np.int16))}
+    if (x.dtype, weight.dtype) not in kinds:
+        raise ValueError(f"activations of {x.dtype} with weights of {weight.dtype}: int8 x int8, int16 x int8 or int16 x int16")
+    if bias is not None:
+        _check_vector("bias", bias, channels, accumulator_dtype(x))
+    if (multiplier is None) != (shift is None) or (multiplier is None and residual is not None):
+        raise ValueError("multiplier and shift come together, and a residual needs them")
+    if multiplier is not None and shift is not None:
+        _check_vector("multiplier", multiplier, channels, np.dtype(np.int32))
+        _check_vector("shift", shift, channels, np.dtype(np.int8))
+    if residual is not None:
+        _check_image("residual", residual)
+        if residual.shape != out.shape:
+            raise ValueError(f"residual has shape {residual.shape}, the result {out.shape}")
+    allowed = (accumulator_dtype(x),) if multiplier is None else tuple(map(np.dtype, (np.int8, np.int16, np.int32)))
+    if out.dtype not in allowed or (residual is not None and residual.dtype not in allowed):
+        raise ValueError(f"no epilogue into {out.dtype}: {', '.join(map(str, allowed))}")
+
+
+def bind_conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    multiplier: Array | None,
+    shift: Array | None,
+    *,
+    weight_shape: WeightShape,
+    stride: Pair = (1, 1),
+    pad: Pad = (0, 0, 0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+    pad_value: int = 0,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    residual: Array | None = None,
+    residual_multiplier: int = 0,
+    residual_shift: int = 2,
+    residual_zp: int = 0,
+    out_multiplier: int = 1,
+    out_shift: int = 2,
+    out: Array,
+) -> Callable[[], None]:
+    """`conv2d` with everything resolved: call the result to run it on what the arrays then hold.
+
+    `bias` int32 (int64 for int16 activations), `multiplier` int32 and `shift` int8 are contiguous (Cout,) views, as a binary
+    stores them. Raises ValueError for operands the kernel cannot read.
+    """
+    from hbir.kernels.jit import compile as jit
+    from hbir.kernels.jit.dense import CONV, dense_task
+    from hbir.kernels.jit.depthwise import depthwise_task
+    from hbir.kernels.jit.tiles import FINISH, MODES, ROW_BLOCK
+
+    shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
+    result_array(out, shape, None, out.dtype)
+    _check_operands(x, weight, bias, multiplier, shift, residual, out, weight_shape, groups)
+    channels, kernel_height, kernel_width, cin = weight_shape
+    unused = np.zeros(channels, np.int64)  # stands for whatever vector is absent
+    added = out if residual is None else residual
+    line = -(-kernel_height * kernel_width * x.shape[3] // 16) * 16
+    pad_lines = np.zeros((2, line), x.dtype)
+    pad_lines[1] = pad_value
+    mode = MODES.index("raw" if multiplier is None else "plain" if residual is None else "residual")
+
+    record = np.zeros(1, CONV)
+    r = record[0]
+    r["x"], (r["x_n"], r["x_h"], r["x_w"], _) = x.ctypes.data, x.strides
+    r["batch"], r["height"], r["width"], r["cin"] = *x.shape[:3], cin
+    r["y"], (r["y_n"], r["y_h"], r["y_w"], _), r["y_c"] = out.ctypes.data, out.strides, out.itemsize
+    r["out_height"], r["out_width"], r["cout"] = shape[1:]
+    r["residual"], (r["residual_n"], r["residual_h"], r["residual_w"], _) = added.ctypes.data, added.strides
+    r["residual_c"] = added.itemsize
+    for name, values in (("bias", bias), ("multiplier", multiplier), ("shift", shift)):
+        r[name] = (unused if values is None else values).ctypes.data
+    r["weight"], r["zero_line"], r["pad_line"] = weight.ctypes.data, pad_lines[0].ctypes.data, pad_lines[1].ctypes.data
+    r["groups"], r["kernel_height"], r["kernel_width"] = groups, kernel_height, kernel_width
+    (r["stride_y"], r["stride_x"]), (r["top"], r["left"]), (r["dilation_y"], r["dilation_x"]) = stride, pad[:2], dilation
+    r["zp_out"], r["lo"], r["hi"] = zp_out, lo, hi
+    r["residual_multiplier"], r["residual_shift"], r["residual_zp"] = residual_multiplier, residual_shift, residual_zp
+    r["out_multiplier"], r["out_shift"] = out_multiplier, out_shift
+
+    rows, macs = shape[0] * shape[1] * shape[2], int(np.prod(shape)) * kernel_height * kernel_width * cin
+    tasks = 1 if macs < _SMALL else jit.threads()
+    blocks = -(-channels // groups // 16)
+    # Weights that outgrow a core's second-level cache are split between the threads, instead of read by each of them.
+    by_columns = groups == 1 and blocks >= 2 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks)
+    r["tasks"] = min(tasks, blocks if by_columns else rows)
+    r["by_columns"], r["finish"], r["row_block"] = by_columns, FINISH, ROW_BLOCK
+    if x.itemsize == 2:
+        from hbir.kernels.jit.wide import wide_task
+
+        address, r["kind"], r["row_block"], r["by_columns"] = wide_task, 16 * mode, weight.itemsize, 0
+        r["tasks"] = min(tasks, rows)
+    else:
+        address = depthwise_task if is_depthwise(weight_shape, groups) else dense_task
+        r["kind"] = 4 * mode + out.itemsize - 1
+    return jit.bind_task(
+        address, int(r["tasks"]), record, x, weight, bias, multiplier, shift, residual, out, unused, pad_lines
+    )

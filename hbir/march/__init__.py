@@ -1,8 +1,9 @@
-"""Marches: the machines that a model can be compiled for, one TOML file each, every number with its source and confidence.
+"""Marches: the machines that a model can be compiled for, one TOML file each, every number with its source and
+confidence.
 
-A march is data. `load_march` reads a stock march by name or a user's own file by path; `sources` gives the table of where
-each number comes from. The Nash machines here are this project's open model of the family, fitted to published figures;
-they are not the vendor's specification.
+A march is data. `load_march` reads a stock march by name or a user's own file by path; `sources` gives the table of
+where each number comes from. The Nash machines here are this project's open model of the family, fitted to published
+figures; they are not the vendor's specification.
 """
 
 from __future__ import annotations
@@ -254,8 +255,8 @@ def sources(name_or_path: str | Path) -> list[Source]:
 def load_march(name_or_path: str | Path | March) -> March:
     """A stock march by name, or one from a `.toml` file.
 
-    Raises BackendError: HB0501 unknown march, HB0502 unreadable file, HB0503 not TOML, HB0504 unknown key, HB0505 missing
-    key, HB0506 ill-typed value, HB0507 numbers that contradict each other.
+    Raises BackendError: HB0501 unknown march, HB0502 unreadable file, HB0503 not TOML, HB0504 unknown key, HB0505
+    missing key, HB0506 ill-typed value, HB0507 numbers that contradict each other.
     """
     if isinstance(name_or_path, March):
         return name_or_path

@@ -1,14 +1,14 @@
-"""Functions of one value, written once in two arithmetics: 50-digit decimals for the tables, which must be the same bytes on
-every machine, and float64 numpy for the float interpreter. `lut.py` turns them into tables."""
+"""Functions of one value, written once in two arithmetics: 50-digit decimals for the tables, which must be the same
+bytes on every machine, and float64 numpy for the float interpreter. `lut.py` turns them into tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ __all__ = ["FUNCTIONS", "Function", "compose", "function_named", "product", "tab
 Float64Array = npt.NDArray[np.float64]
 ExactRule = Callable[..., Decimal]
 FloatRule = Callable[..., Float64Array]
-FloatDType = TypeVar("FloatDType", bound=np.floating)
+FloatDType = TypeVar("FloatDType", bound="np.floating[Any]")
 
 PRECISION = 50
 FIXED_BITS = 200
@@ -28,7 +28,9 @@ FIXED_ONE = Decimal(1 << FIXED_BITS)
 ZERO, ONE, TWO, THREE, SIX, HALF = Decimal(0), Decimal(1), Decimal(2), Decimal(3), Decimal(6), Decimal("0.5")
 INFINITY = Decimal("Infinity")
 SMALL = Decimal(10) ** -(PRECISION + 2)
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651")
+PI = Decimal(
+    "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798214808651"
+)
 GUARD = Context(prec=PRECISION + 10)
 ROOT_PI = PI.sqrt(GUARD)
 GELU_CUBIC = Decimal("0.044715")
@@ -36,7 +38,7 @@ GELU_ROOT = GUARD.divide(TWO, PI).sqrt(GUARD)
 
 
 def table_context() -> Context:
-    """The decimal arithmetic of every exact evaluation: 50 digits, half to even, no traps (a pole gives an infinity)."""
+    """The decimal arithmetic of every exact evaluation: 50 digits, half to even, no traps (a pole is an infinity)."""
     return Context(prec=PRECISION, rounding=ROUND_HALF_EVEN, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 
 
@@ -44,10 +46,11 @@ def table_context() -> Context:
 class Function:
     """A real function of one value with named parameters, whose order is the order of `parameters`.
 
-    `exact_rule(x, *parameters)` takes and returns `Decimal`; it is called inside `table_context()`. Its error is below 1e-45
-    of max(1, |x|, |f(x)|), far below anything a table entry can see. Where the real function has no value it takes the one a
-    saturating table wants: log(x <= 0) is minus infinity, 1/0 and rsqrt(x <= 0) are infinity, sqrt and fractional powers
-    of negative numbers are 0. `float_rule` is the same in float64 numpy and follows IEEE there (nan, infinities).
+    `exact_rule(x, *parameters)` takes and returns `Decimal`; it is called inside `table_context()`. Its error is
+    below 1e-45 of max(1, |x|, |f(x)|), far below anything a table entry can see. Where the real function has no value
+    it takes the one a saturating table wants: log(x <= 0) is minus infinity, 1/0 and rsqrt(x <= 0) are infinity, sqrt
+    and fractional powers of negative numbers are 0. `float_rule` is the same in float64 numpy and follows IEEE there
+    (nan, infinities).
     """
 
     name: str
@@ -115,7 +118,8 @@ def compose(*functions: Function) -> Function:
 
 
 def product(*functions: Function) -> Function:
-    """The product of the functions at the same x: `product(identity, sigmoid)` is x * sigmoid(x). Here 0 * infinity is 0."""
+    """The product of the functions at the same x: `product(identity, sigmoid)` is x * sigmoid(x). Here 0 * infinity
+    is 0."""
 
     def exact(x: Decimal) -> Decimal:
         factors = [each.exact(x) for each in functions]
@@ -157,9 +161,10 @@ def _softplus(x: Decimal) -> Decimal:
 
 
 def _erf(x: Decimal) -> Decimal:
-    """2/sqrt(pi) * exp(-x^2) * sum 2^n x^(2n+1) / (2n+1)!! (Abramowitz and Stegun 7.1.6): all terms positive, no cancellation.
+    """2/sqrt(pi) * exp(-x^2) * sum 2^n x^(2n+1) / (2n+1)!! (Abramowitz and Stegun 7.1.6): all terms positive.
 
-    The sum runs in integers with 200 fractional bits, five times faster than in decimals."""
+    The sum runs in integers with 200 fractional bits, five times faster than in decimals.
+    """
     if abs(x) > 11:  # erfc(11) < 1e-53
         return ONE.copy_sign(x)
     term = series = int(abs(x) * FIXED_ONE)
@@ -254,47 +259,70 @@ def _hardsigmoid_float(x: Float64Array, alpha: float, beta: float) -> Float64Arr
     return np.clip(alpha * x + beta, 0.0, 1.0)
 
 
+PLAIN: list[tuple[str, Callable[[Decimal], Decimal], Callable[[Float64Array], Float64Array]]] = [
+    ("abs", lambda x: abs(x), np.abs),
+    ("ceil", lambda x: x.to_integral_value(ROUND_CEILING), np.ceil),
+    ("cos", _cosine, np.cos),
+    ("erf", _erf, _erf_float),
+    ("exp", lambda x: x.exp(), np.exp),
+    ("floor", lambda x: x.to_integral_value(ROUND_FLOOR), np.floor),
+    ("gelu", _gelu, lambda x: 0.5 * x * (1.0 + _erf_float(x * math.sqrt(0.5)))),
+    ("gelu_tanh", _gelu_tanh, _gelu_tanh_float),
+    ("hardswish", lambda x: x * _clip(x + THREE, ZERO, SIX) / SIX, lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0),
+    ("identity", lambda x: x, lambda x: x),
+    ("log", lambda x: x.ln() if x > 0 else -INFINITY, np.log),
+    ("mish", _mish, _mish_float),
+    ("neg", lambda x: -x, np.negative),
+    ("reciprocal", _reciprocal, np.reciprocal),
+    ("relu", lambda x: max(x, ZERO), lambda x: np.maximum(x, 0.0)),
+    ("round", lambda x: x.to_integral_value(ROUND_HALF_EVEN), np.rint),
+    ("rsqrt", lambda x: ONE / x.sqrt() if x > 0 else INFINITY, lambda x: 1.0 / np.sqrt(x)),
+    ("sigmoid", _sigmoid, _sigmoid_float),
+    ("sign", lambda x: ZERO if x.is_zero() else ONE.copy_sign(x), np.sign),
+    ("silu", lambda x: x * _sigmoid(x), lambda x: x * _sigmoid_float(x)),
+    ("sin", _sine, np.sin),
+    ("softplus", _softplus, lambda x: np.logaddexp(0.0, x)),
+    ("softsign", lambda x: x / (ONE + abs(x)), lambda x: x / (1.0 + np.abs(x))),
+    ("sqrt", _square_root, np.sqrt),
+    ("square", lambda x: x * x, np.square),
+    ("tanh", _tanh, np.tanh),
+]
+
+OneParameter = tuple[
+    str, Callable[[Decimal, Decimal], Decimal], Callable[[Float64Array, float], Float64Array], str, float
+]
+WITH_ONE_PARAMETER: list[OneParameter] = [
+    ("elu", lambda x, alpha: x if x > 0 else alpha * (x.exp() - ONE), _elu_float, "alpha", 1.0),
+    ("leaky_relu", lambda x, a: x if x > 0 else a * x, lambda x, a: np.where(x > 0, x, a * x), "alpha", 0.01),
+    ("pow", _power, lambda x, exponent: np.power(x, exponent), "exponent", 2.0),
+    ("swish", lambda x, b: x * _sigmoid(b * x), lambda x, b: x * _sigmoid_float(b * x), "beta", 1.0),
+]
+
+TwoParameters = tuple[
+    str,
+    Callable[[Decimal, Decimal, Decimal], Decimal],
+    Callable[[Float64Array, float, float], Float64Array],
+    dict[str, float],
+]
+WITH_TWO_PARAMETERS: list[TwoParameters] = [
+    ("affine", lambda x, a, b: x * a + b, lambda x, a, b: x * a + b, {"scale": 1.0, "offset": 0.0}),
+    ("clip", _clip, lambda x, low, high: np.clip(x, low, high), {"low": -math.inf, "high": math.inf}),
+    ("hardsigmoid", lambda x, a, b: _clip(a * x + b, ZERO, ONE), _hardsigmoid_float, {"alpha": 0.2, "beta": 0.5}),
+]
+
+
 def _catalogue() -> dict[str, Function]:
-    rules: list[tuple[str, ExactRule, FloatRule, dict[str, float]]] = [
-        ("abs", abs, np.abs, {}),
-        ("affine", lambda x, scale, offset: x * scale + offset, lambda x, scale, offset: x * scale + offset,
-         {"scale": 1.0, "offset": 0.0}),
-        ("ceil", lambda x: x.to_integral_value("ROUND_CEILING"), np.ceil, {}),
-        ("clip", _clip, lambda x, low, high: np.clip(x, low, high), {"low": -math.inf, "high": math.inf}),
-        ("cos", _cosine, np.cos, {}),
-        ("elu", lambda x, alpha: x if x > 0 else alpha * (x.exp() - ONE), _elu_float, {"alpha": 1.0}),
-        ("erf", _erf, _erf_float, {}),
-        ("exp", lambda x: x.exp(), np.exp, {}),
-        ("floor", lambda x: x.to_integral_value("ROUND_FLOOR"), np.floor, {}),
-        ("gelu", _gelu, lambda x: 0.5 * x * (1.0 + _erf_float(x * math.sqrt(0.5))), {}),
-        ("gelu_tanh", _gelu_tanh, _gelu_tanh_float, {}),
-        ("hardsigmoid", lambda x, alpha, beta: _clip(alpha * x + beta, ZERO, ONE), _hardsigmoid_float,
-         {"alpha": 0.2, "beta": 0.5}),
-        ("hardswish", lambda x: x * _clip(x + THREE, ZERO, SIX) / SIX, lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0, {}),
-        ("identity", lambda x: x, lambda x: x, {}),
-        ("leaky_relu", lambda x, alpha: x if x > 0 else alpha * x, lambda x, alpha: np.where(x > 0, x, alpha * x),
-         {"alpha": 0.01}),
-        ("log", lambda x: x.ln() if x > 0 else -INFINITY, np.log, {}),
-        ("mish", _mish, _mish_float, {}),
-        ("neg", lambda x: -x, np.negative, {}),
-        ("pow", _power, lambda x, exponent: np.power(x, exponent), {"exponent": 2.0}),
-        ("reciprocal", _reciprocal, np.reciprocal, {}),
-        ("relu", lambda x: max(x, ZERO), lambda x: np.maximum(x, 0.0), {}),
-        ("round", lambda x: x.to_integral_value(ROUND_HALF_EVEN), np.rint, {}),
-        ("rsqrt", lambda x: ONE / x.sqrt() if x > 0 else INFINITY, lambda x: 1.0 / np.sqrt(x), {}),
-        ("sigmoid", _sigmoid, _sigmoid_float, {}),
-        ("sign", lambda x: ZERO if x.is_zero() else ONE.copy_sign(x), np.sign, {}),
-        ("silu", lambda x: x * _sigmoid(x), lambda x: x * _sigmoid_float(x), {}),
-        ("sin", _sine, np.sin, {}),
-        ("softplus", _softplus, lambda x: np.logaddexp(0.0, x), {}),
-        ("softsign", lambda x: x / (ONE + abs(x)), lambda x: x / (1.0 + np.abs(x)), {}),
-        ("sqrt", _square_root, np.sqrt, {}),
-        ("square", lambda x: x * x, np.square, {}),
-        ("swish", lambda x, beta: x * _sigmoid(beta * x), lambda x, beta: x * _sigmoid_float(beta * x), {"beta": 1.0}),
-        ("tanh", _tanh, np.tanh, {}),
-    ]  # fmt: skip
-    return {name: Function(name, exact, floating, MappingProxyType(given)) for name, exact, floating, given in rules}
+    functions = [Function(name, exact, floating) for name, exact, floating in PLAIN]
+    functions += [
+        Function(name, exact, floating, MappingProxyType({parameter: default}))
+        for name, exact, floating, parameter, default in WITH_ONE_PARAMETER
+    ]
+    functions += [
+        Function(name, exact, floating, MappingProxyType(defaults))
+        for name, exact, floating, defaults in WITH_TWO_PARAMETERS
+    ]
+    return {function.name: function for function in sorted(functions, key=lambda function: function.name)}
 
 
 FUNCTIONS: Mapping[str, Function] = MappingProxyType(_catalogue())
-"""Every named function. A new one is one line here; its table, its float evaluation and its tests follow."""
+"""Every named function. A new one is one line above; its table, its float evaluation and its tests follow."""

@@ -1,8 +1,8 @@
 """The `.hbm` container: models compiled for one march, in one file that is either whole or refused.
 
-Each model has its own sections, numbered: `0/graph` (description), `0/program`, `0/views`, `0/constants`, and optionally
-`0/debug` (layer names, placements) and `0/host` (what the host CPU runs). Readers skip optional sections they do not know.
-The format is this project's own; the vendor's files are another format with the same suffix.
+Each model has its own sections, numbered: `0/graph` (description), `0/program`, `0/views`, `0/constants`, and
+optionally `0/debug` (layer names, placements) and `0/host` (what the host CPU runs). Readers skip optional sections
+they do not know. The format is this project's own; the vendor's files are another format with the same suffix.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def _debug(section: Section | None) -> tuple[tuple[str, ...], tuple[Mapping[str,
     layers = value["layers"]  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):  # pyright: ignore[reportUnknownVariableType]
         raise _refuse(f"'{section.name}' has layer names that are no strings")
-    return tuple(layers), parse_cells(value["placements"], section.name)  # pyright: ignore[reportUnknownArgumentType]
+    return tuple(cast(list[str], layers)), parse_cells(value["placements"], section.name)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _model(index: int, sections: dict[str, Section]) -> Model:
@@ -141,8 +142,9 @@ def _model(index: int, sections: dict[str, Section]) -> Model:
 def read(path: str | Path) -> tuple[Model, ...]:
     """The models of a file, their records checked; `verify_model` proves that a program is legal.
 
-    Raises FileFormatError HB0611, HB0612 (records), HB0620 to HB0624 (container), HB0625 (description), HB0626 (incomplete),
-    HB0627 (unknown required section), HB0628 (cannot be opened), SimulationError HB0701 (a view outside its memory).
+    Raises FileFormatError HB0611, HB0612 (records), HB0620 to HB0624 (container), HB0625 (description), HB0626
+    (incomplete), HB0627 (unknown required section), HB0628 (cannot be opened), SimulationError HB0701 (a view outside
+    its memory).
     """
     try:
         data = memoryview(Path(path).read_bytes())

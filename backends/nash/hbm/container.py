@@ -5,8 +5,8 @@
     sha256 of the header up to here (32), zeros up to a multiple of 64
     the sections, in the order of the records, without gaps, to the end of the file
 
-The checksum of the header and those of the sections cover every byte, so that any flipped bit and any truncation is refused.
-No count or size is believed before it was compared with the size of the file.
+The checksum of the header and those of the sections cover every byte, so that any flipped bit and any truncation is
+refused. No count or size is believed before it was compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _check_head(data: memoryview) -> tuple[int, int]:
     if not _HEAD.size <= length <= min(HEADER_CAP, len(data)) or length != _header_length(count) or zero:
         raise _damaged(23, f"a header of {length} bytes for {count} sections")
     end = _HEAD.size + count * _RECORD.size
-    if hashlib.sha256(data[:end]).digest() != data[end : end + 32] or any(data[end + 32 : length]):
+    if hashlib.sha256(data[:end]).digest() != bytes(data[end : end + 32]) or any(data[end + 32 : length]):
         raise _damaged(23, "the header does not have its checksum")
     return length, count
 

@@ -34,7 +34,7 @@ def parse_canonical(data: memoryview, what: str) -> Any:
         _refuse(f"'{what}' has {len(data)} bytes")
     try:
         value = json.loads(bytes(data))
-        same = canonical_json(value) == data
+        same = canonical_json(value) == bytes(data)
     except (ValueError, RecursionError, UnicodeError) as error:
         _refuse(f"'{what}' is not JSON: {error}")
     if not same:

@@ -1,4 +1,5 @@
-"""What one model of an `.hbm` holds: everything that the simulator and the reports need, and nothing of the compiler."""
+"""What one model of an `.hbm` holds: everything that the simulator and the reports need, and nothing of the
+compiler."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class HostSegment:
-    """Functions that the host CPU runs: MLIR text, and its constants by the hex sha256 that the text names them with."""
+    """Functions that the host CPU runs: MLIR text, and its constants by the hex sha256 that the text names them
+    with."""
 
     text: str
     constants: Mapping[str, memoryview]
@@ -56,7 +58,8 @@ class HostSegment:
 
 @dataclass(frozen=True)
 class Model:
-    """One compiled function. `constants` are the first bytes of its DDR, `memories` says how much of each memory it uses."""
+    """One compiled function. `constants` are the first bytes of its DDR, `memories` says how much of each memory it
+    uses."""
 
     name: str
     march: March

@@ -2,12 +2,13 @@
 
     .layer 0 "conv1"
     .view 0 L1M0[0x0] i8 1x8x8x16                       only where the order of first use does not tell
-    LOAD0 src=DDR[0x40] i8 1x8x8x16 strides 2048x256x32x1, dst=L1M0[0x0] i8 1x8x8x16
-    CONV0 x=L1M0[0x0] i8 1x8x8x16, …, out=… ; kernel_h=3 kernel_w=3 ; wait LOAD0>=2 STORE0>=1 ; layer 0
-    NOP0.TAE ; wait LOAD0>=3                             # a comment
+    LOAD@0 src=DDR[0x40] i8 1x8x8x16 strides 2048x256x32x1, dst=L1M0[0x0] i8 1x8x8x16
+    CONV@0 x=L1M0[0x0] i8 1x8x8x16, …, out=… ; kernel_h=3 kernel_w=3 ; wait LOAD0>=2 STORE0>=1 ; layer 0
+    NOP.TAE@0 ; wait LOAD0>=3                             # a comment
 
-The number behind the opcode is the core. A view is memory, byte address, element type, extents and, unless it is dense,
-strides in bytes; `%3` names a declared view. Parameters that have their default are left out.
+The number behind the @ is the core; NOP says which unit's queue it is in. A view is memory, byte address, element type,
+extents and, unless it is dense, strides in bytes; `%3` names a declared view. Parameters that have their default are
+left out.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from hbir.errors import FileFormatError
 __all__ = ["assemble", "disassemble", "format_view"]
 
 _VIEW = re.compile(r"(DDR|L2M|L1M(\d+))\[(\w+)\] (\w+) ([\dx]+|scalar)(?: strides ([\dx]+))?")
-_HEAD = re.compile(r"([A-Z][A-Z0-9_]*?)(\d+)(?:\.([A-Z]+))?(?:\s+(.*))?")
+_HEAD = re.compile(r"([A-Z][A-Z0-9_]*)(?:\.([A-Z]+))?@(\d+)(?:\s+(.*))?")
 _WAIT = re.compile(r"([A-Z]+)(\d+)>=(\d+)")
 
 
@@ -91,7 +92,7 @@ def _lines(program: Program) -> Iterator[str]:
     for d in program.decoded:
         unit = "" if d.opcode.unit else "." + UNITS[d.queue % len(UNITS)]
         parts = [
-            f"{d.opcode.name}{d.core}{unit} " + ", ".join(f"{name}={names[id(v)]}" for name, v in d.operands.items())
+            f"{d.opcode.name}{unit}@{d.core} " + ", ".join(f"{name}={names[id(v)]}" for name, v in d.operands.items())
         ]
         params = [(p, d.params[p.name]) for p in d.opcode.params if d.params[p.name] != p.default and p.name != "unit"]
         if params:
@@ -177,11 +178,11 @@ class _Reader:
         match = _HEAD.fullmatch(parts[0])
         opcode = BY_NAME.get(match[1]) if match else None
         if match is None or opcode is None:
-            self.fail(f"'{parts[0].split(' ')[0]}' is not an opcode and a core", "write CONV0, say")
-        params = {"unit": UNITS.index(match[3])} if match[3] in UNITS and not opcode.unit else {}
-        if (not opcode.unit) != bool(params) or (match[3] and not params):
+            self.fail(f"'{parts[0].split(' ')[0]}' is not an opcode and a core", "write CONV@0, say")
+        params = {"unit": UNITS.index(match[2])} if match[2] in UNITS and not opcode.unit else {}
+        if (not opcode.unit) != bool(params) or (match[2] and not params):
             self.fail(
-                f"{opcode.name} is written {opcode.name}0.TAE"
+                f"{opcode.name} is written {opcode.name}.TAE@0"
                 if not opcode.unit
                 else f"{opcode.name} names its unit itself"
             )
@@ -199,7 +200,7 @@ class _Reader:
         values = [params.get(p.name, p.default) for p in opcode.params]
         values += [0] * (MAX_PARAMS - len(values))
         queues, counts = [w[0] for w in waits] + fill, [w[1] for w in waits] + fill
-        row = (opcode.number, int(match[2]), len(waits), layer, queues, counts, operands, values)
+        row = (opcode.number, int(match[3]), len(waits), layer, queues, counts, operands, values)
         try:
             np.array([row], INSTRUCTION)
         except (OverflowError, ValueError) as error:

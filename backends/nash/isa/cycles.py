@@ -60,6 +60,7 @@ CYCLES: Mapping[str, Callable[[March, Operands, Params], int]] = MappingProxyTyp
         "CONV": _conv,
         "MATMUL": _matmul,
         **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "CLAMP", "RESCALE", "TABLE8", "TABLE16"), _vector),
+        "SEGMENTED": _vector,
         **dict.fromkeys(("REDUCE_SUM", "REDUCE_MAX", "REDUCE_MIN"), _vector),
         "SOFTMAX": lambda march, v, p: cost.softmax_cycles(march, v["x"].elements, v["x"].bits),
         "MAXPOOL": _pool,

@@ -1,7 +1,7 @@
 """Which instructions are ordered, and whether two that touch the same bytes are not.
 
-An instruction is ordered after what came before it in its queue, after what it waits for, and after what those are ordered
-after. Vector clocks hold that: `clock[i, q]` instructions of queue q are complete when i starts.
+An instruction is ordered after what came before it in its queue, after what it waits for, and after what those are
+ordered after. Vector clocks hold that: `clock[i, q]` instructions of queue q are complete when i starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def vector_clocks(program: Program) -> Ints:
     members: list[list[int]] = [[] for _ in range(width)]
     counts = program.instructions["wait_count"].tolist()
     names, values = program.instructions["wait_queue"].tolist(), program.instructions["wait_value"].tolist()
-    for i, own in enumerate(queues.tolist()):
+    own_queues: list[int] = queues.tolist()
+    for i, own in enumerate(own_queues):
         clock, mine = clocks[i], members[own]
         if mine:
             clock[:] = clocks[mine[-1]]
@@ -70,6 +71,11 @@ def overlap(a: View, b: View) -> int | None:
     return int(max(starts_b[at], starts_a[before[at]]))
 
 
+def _search(ascending: Ints, values: Ints) -> Ints:
+    """How many of `ascending` are below each value."""
+    return np.asarray(np.searchsorted(ascending, values, "left"), np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class _Accesses:
     """Accesses to one memory in program order, as columns."""
@@ -96,21 +102,22 @@ def _by_memory(program: Program, queues: Ints) -> dict[str, _Accesses]:
     tables: dict[str, _Accesses] = {}
     for memory, table in rows.items():
         columns = np.array(table, np.int64).T
-        tables[memory] = _Accesses(*columns[:4], columns[4].astype(np.bool_), views[memory])
+        instruction, queue, low, high, write = columns
+        tables[memory] = _Accesses(instruction, queue, low, high, write.astype(np.bool_), views[memory])
     return tables
 
 
 def _candidates(table: _Accesses, clocks: Ints, before: Ints, queue: int) -> Iterator[tuple[Ints, Ints]]:
     """Pairs (earlier access of `queue`, later access of another queue) that nothing orders, in bounded pieces.
 
-    `before[i, q]`: instructions of q that stand before i in the program. What is not complete when i starts is the slice
-    of q's instructions from `clocks[i, q]` to `before[i, q]`.
+    `before[i, q]`: instructions of q that stand before i in the program. What is not complete when i starts is the
+    slice of q's instructions from `clocks[i, q]` to `before[i, q]`.
     """
     mine = np.flatnonzero(table.queue == queue)
     others = np.flatnonzero(table.queue != queue)
     position = before[table.instruction[mine], queue]
-    first = np.searchsorted(position, clocks[table.instruction[others], queue], "left")
-    last = np.searchsorted(position, before[table.instruction[others], queue], "left")
+    first = _search(position, clocks[table.instruction[others], queue])
+    last = _search(position, before[table.instruction[others], queue])
     lengths = np.maximum(last - first, 0)
     ends = np.cumsum(lengths)
     begin = 0

@@ -1,4 +1,5 @@
-"""The instruction set as one table, from which encoder, decoder, assembler, disassembler, verifier and documentation come.
+"""The instruction set as one table, from which encoder, decoder, assembler, disassembler, verifier and documentation
+come.
 
 Adding an opcode is a row here, a rule in `rules`, a binding in the functional simulator and a cost in `cycles`.
 """
@@ -114,7 +115,8 @@ OPCODES: tuple[Opcode, ...] = (
         ),
         (
             *_KERNEL, *_STRIDE, *_PAD,
-            Param("dilation_h", 1, 1 << 16, "rows between taps", 1), Param("dilation_w", 1, 1 << 16, "columns between taps", 1),
+            Param("dilation_h", 1, 1 << 16, "rows between taps", 1),
+            Param("dilation_w", 1, 1 << 16, "columns between taps", 1),
             Param("groups", 1, 1 << 20, "channel groups", 1), Param("weight_bits", 8, 16, "bits of a weight", 8),
             _zp("pad_value", "the input, which padding reads"), _zp("zp_out", "the result"), *_CLAMP,
             _zp("residual_zp", "the residual"), Param("residual_multiplier", 0, _I32[1], "multiplier of the residual"),
@@ -147,7 +149,8 @@ OPCODES: tuple[Opcode, ...] = (
     Opcode(
         *(38, "RESCALE", "VAE", "One scale to another; with the operands, a multiplier and shift for each channel."),
         (
-            _r("x", _WIDE), _r("multiplier", ("i32",), optional=True), _r("shift", ("i8",), optional=True), _w("out", _WIDE),
+            _r("x", _WIDE), _r("multiplier", ("i32",), optional=True), _r("shift", ("i8",), optional=True),
+            _w("out", _WIDE),
         ),
         (_zp("zp_in", "the input"), *_OUT), rules.rescale,
     ),
@@ -170,10 +173,21 @@ OPCODES: tuple[Opcode, ...] = (
         (_r("x", _INTS), _r("exp_table", ("i16",)), _r("reciprocal_table", ("i16",)), _w("out", _INTS)),
         (Param("axis", 0, 5, "axis that sums to one"), *_OUT), rules.softmax,
     ),
-    Opcode(64, "MAXPOOL", "AAE", "Largest value of each window; padding never wins.", _UNARY, (*_KERNEL, *_STRIDE, *_PAD), rules.pool),
+    Opcode(
+        *(45, "SEGMENTED", "VAE", "int16 by 1 to 64 segments of 64 entries, each with its own start and spacing."),
+        (
+            _r("x", ("i16",)), _r("starts", ("i16",)), _r("spacings", ("i8",)), _r("entries", ("i16",)), _w("out", ("i16",)),
+        ),
+        (), rules.segmented,
+    ),
+    Opcode(
+        *(64, "MAXPOOL", "AAE", "Largest value of each window; padding never wins."),
+        _UNARY, (*_KERNEL, *_STRIDE, *_PAD), rules.pool,
+    ),
     Opcode(
         *(65, "AVGPOOL", "AAE", "Mean of the elements of each window, padding left out."),
-        _UNARY, (*_KERNEL, *_STRIDE, *_PAD, _zp("zp_in", "the input"), _zp("zp_out", "the result"), *_CLAMP), rules.pool,
+        _UNARY, (*_KERNEL, *_STRIDE, *_PAD, _zp("zp_in", "the input"), _zp("zp_out", "the result"), *_CLAMP),
+        rules.pool,
     ),
     Opcode(
         *(66, "RESIZE_NEAREST", "AAE", "Row rows[i] and column columns[j] of the input at (i, j)."),
@@ -202,7 +216,8 @@ OPCODES: tuple[Opcode, ...] = (
     Opcode(
         *(96, "QUANTIZE", "VPU", "clamp(rint(x / scale) + zp)."),
         (_r("x", ("f32",)), _w("out", _INTS)),
-        (Param("scale", 1, 0x7F7FFFFF, "float32 scale", _FLOAT_ONE, True), _zp("zp", "the result"), *_CLAMP), rules.quantize,
+        (Param("scale", 1, 0x7F7FFFFF, "float32 scale", _FLOAT_ONE, True), _zp("zp", "the result"), *_CLAMP),
+        rules.quantize,
     ),
     Opcode(
         *(97, "DEQUANTIZE", "VPU", "(x - zp) * scale; with the operand, a scale for each channel."),
@@ -217,7 +232,10 @@ OPCODES: tuple[Opcode, ...] = (
         *(128, "HOST_CALL", "HOST", "Run a function of the `host` section on the host CPU."),
         # Which operands are written depends on `inputs`; the verifier and the simulator ask `accesses`.
         tuple(Operand(f"operand{i}", "r", _ANY, (DDR,), True) for i in range(MAX_OPERANDS)),
-        (Param("function", 0, 1 << 16, "index of the function"), Param("inputs", 0, MAX_OPERANDS - 1, "operands that are read")),
+        (
+            Param("function", 0, 1 << 16, "index of the function"),
+            Param("inputs", 0, MAX_OPERANDS - 1, "operands that are read"),
+        ),
         rules.host_call,
     ),
 )  # fmt: skip

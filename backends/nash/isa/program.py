@@ -1,7 +1,8 @@
 """A program: instructions, the views they name, the layers they come from; and the builder that makes one.
 
-The builder speaks in opcode names, views and events, and takes care of what a schedule should not think about: views are
-held once, waits that follow from others are dropped, and those that do not fit an instruction ride on NOPs before it.
+The builder speaks in opcode names, views and events, and takes care of what a schedule should not think about: views
+are held once, waits that follow from others are dropped, and those that do not fit an instruction ride on NOPs before
+it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,10 @@ _MAX_QUEUES = 256
 
 
 class Event(NamedTuple):
-    """The moment when `queue` has completed `count` instructions."""
+    """The moment when `queue` has completed so many instructions."""
 
     queue: int
-    count: int
+    completed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,13 @@ class Program:
 
     def _decode(self) -> Iterator[Decoded]:
         views = self.decoded_views
-        columns = {name: self.instructions[name].tolist() for name in INSTRUCTION.names or ()}
+        columns: dict[str, list[Any]] = {name: self.instructions[name].tolist() for name in INSTRUCTION.names or ()}
         rows = zip(*columns.values(), strict=True)
         for index, (number, core, wait_count, layer, queues, values, operands, params) in enumerate(rows):
             opcode = BY_NUMBER[number]
-            named = {o.name: views[at] for o, at in zip(opcode.operands, operands, strict=False) if at != ABSENT}
+            named: dict[str, View] = {
+                o.name: views[at] for o, at in zip(opcode.operands, operands, strict=False) if at != ABSENT
+            }
             given = {p.name: value for p, value in zip(opcode.params, params, strict=False)}
             waits = tuple(Event(*wait) for wait in zip(queues[:wait_count], values[:wait_count], strict=True))
             queue = core * len(UNITS) + (given["unit"] if not opcode.unit else UNITS.index(opcode.unit))
@@ -162,8 +165,8 @@ class ProgramBuilder:
     ) -> Event:
         """Add an instruction; the result is the event of its completion, for the waits of later ones.
 
-        Raises ValueError for unknown opcodes, operands and parameters, for values that a field cannot hold and for waits
-        on what is not in the program yet. Whether the instruction makes sense is the verifier's business.
+        Raises ValueError for unknown opcodes, operands and parameters, for values that a field cannot hold and for
+        waits on what is not in the program yet. Whether the instruction makes sense is the verifier's business.
         """
         row = _encode(opcode, operands or {}, params or {}, unit, self._view)
         found = BY_NAME[opcode]
@@ -183,19 +186,19 @@ class ProgramBuilder:
         """Waits that do not follow from the queue's own order or from each other, and what is complete after them."""
         latest: dict[int, int] = {}
         for wait in waits:
-            if not 1 <= wait.count <= len(self._clocks.get(wait.queue, ())):
+            if not 1 <= wait.completed <= len(self._clocks.get(wait.queue, ())):
                 raise ValueError(f"{wait} is not in the program yet")
-            latest[wait.queue] = max(latest.get(wait.queue, 0), wait.count)
+            latest[wait.queue] = max(latest.get(wait.queue, 0), wait.completed)
         own = self._clocks.get(queue)
         clock = own[-1].copy() if own else np.zeros(_MAX_QUEUES, np.uint32)
         events = [Event(q, c) for q, c in sorted(latest.items()) if c > clock[q]]
         kept: list[Event] = []
         for event in events:
-            others = (self._clocks[other.queue][other.count - 1] for other in events if other != event)
-            if not any(reached[event.queue] >= event.count for reached in others):
+            others = (self._clocks[other.queue][other.completed - 1] for other in events if other != event)
+            if not any(reached[event.queue] >= event.completed for reached in others):
                 kept.append(event)
         for event in kept:
-            np.maximum(clock, self._clocks[event.queue][event.count - 1], out=clock)
+            np.maximum(clock, self._clocks[event.queue][event.completed - 1], out=clock)
         return kept, clock
 
     def _add(
@@ -209,7 +212,7 @@ class ProgramBuilder:
     ) -> Event:
         number, operands, params = row
         fill = [0] * (MAX_WAITS - len(waits))
-        queues, counts = [w.queue for w in waits] + fill, [w.count for w in waits] + fill
+        queues, counts = [w.queue for w in waits] + fill, [w.completed for w in waits] + fill
         self._rows.append((number, core, len(waits), layer, queues, counts, operands, params))
         done = self._clocks.setdefault(queue, [])
         reached = clock.copy()

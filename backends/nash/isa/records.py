@@ -1,7 +1,8 @@
 """Fixed-size little-endian records of the Nash ISA, and the names of memories, units and element types.
 
-An instruction is 176 bytes, a view (a strided box of elements in a memory) is 64; instructions name views by index. Every
-(core, unit) has one queue that runs in order; an instruction waits until other queues have completed so many instructions.
+An instruction is 176 bytes, a view (a strided box of elements in a memory) is 64; instructions name views by index.
+Every (core, unit) has one queue that runs in order; an instruction waits until other queues have completed so many
+instructions.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -164,7 +165,7 @@ class View:
     @staticmethod
     def unpack(record: Any) -> View:
         """The view that a record of valid numbers holds."""
-        space, dtype, rank, core, _, address, shape, strides = record.item()
+        space, dtype, rank, core, _, address, shape, strides = cast(tuple[Any, ...], record.item())
         return View(
             SPACES[space],
             DTYPE_NAMES[dtype],

@@ -15,8 +15,7 @@ __all__ = ["reference_page"]
 def _record(name: str, record: np.dtype[np.void]) -> Iterator[str]:
     yield f"### {name}: {record.itemsize} bytes, little endian\n"
     yield "| field | type | offset |\n|---|---|---|"
-    for field in record.names or ():
-        kind, offset = (record.fields or {})[field][:2]
+    for field, (kind, offset, *_) in (record.fields or {}).items():
         count = f"[{kind.shape[0]}]" if kind.shape else ""
         yield f"| {field} | {kind.base.str.lstrip('<|')}{count} | {offset} |"
     yield ""

@@ -1,7 +1,7 @@
 """What the shapes, types and parameters of an instruction owe each other: one function per family of opcodes.
 
-A rule gets the operands that are present, by name, and the parameters, by name; it raises RuleError with a sentence that
-says what does not fit. The verifier adds the instruction's number and the layer's name.
+A rule gets the operands that are present, by name, and the parameters, by name; it raises RuleError with a sentence
+that says what does not fit. The verifier adds the instruction's number and the layer's name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from backends.nash.isa.records import DTYPES, View
+from hbir.kernels.packing import packed_size
 
 __all__ = [
     "Operands",
@@ -109,14 +110,6 @@ def same_type(v: Operands, p: Params) -> None:
         _clamped(v, p)
 
 
-def weight_elements(cout: int, kernel: tuple[int, int], cin_per_group: int, groups: int) -> int:
-    """Elements of a packed weight (`hbir.kernels.pack_weight`): K padded to 4, output channels of each group to 16."""
-    if groups > 1 and cin_per_group == 1:
-        return -(-cout // 16) * 16 * kernel[0] * kernel[1]
-    depth = kernel[0] * kernel[1] * cin_per_group
-    return groups * -(-(cout // groups) // 16) * 16 * -(-depth // 4) * 4
-
-
 def conv(v: Operands, p: Params) -> None:
     """NHWC convolution: result shape, packed weight size, one bias, multiplier and shift for each output channel."""
     x, out, weight = v["x"], v["out"], v["weight"]
@@ -134,7 +127,7 @@ def conv(v: Operands, p: Params) -> None:
         out.shape[:3] == (n, rows, columns), f"'out' has shape {out.shape}, the window gives {(n, rows, columns, cout)}"
     )
     _need(weight.bits == p["weight_bits"], f"'weight' holds {weight.dtype}, weight_bits is {p['weight_bits']}")
-    elements = weight_elements(cout, kernel, cin // groups, groups)
+    elements = packed_size((cout, *kernel, cin // groups), groups=groups)
     _need(
         weight.shape == (elements,), f"'weight' has shape {weight.shape}, the packed layout takes {elements} elements"
     )
@@ -162,12 +155,13 @@ def conv(v: Operands, p: Params) -> None:
 
 def matmul(v: Operands, p: Params) -> None:
     """(…, M, K) by (…, K, N); batch axes broadcast."""
-    a, b, out = v["a"].shape, v["b"].shape, v["out"].shape
+    a, b = list(v["a"].shape), list(v["b"].shape)
     _need(len(a) >= 2 and len(b) >= 2 and a[-1] == b[-2], f"shapes {a} and {b} do not multiply")
     try:
         batch = np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
         raise RuleError(f"batch axes of {a} and {b} do not broadcast") from None
+    out = v["out"].shape
     _need(out == (*batch, a[-2], b[-1]), f"'out' has shape {out}, the product has {(*batch, a[-2], b[-1])}")
     _same_dtype(v, "a", "b")
     _zero_point(p, "zp_a", v["a"])
@@ -219,6 +213,15 @@ def table(v: Operands, p: Params) -> None:
     _need(v["table"].shape == (513,), f"'table' has shape {v['table'].shape}, not (513,)")
     _scaled(p, "")
     _clamped(v, p)
+
+
+def segmented(v: Operands, p: Params) -> None:
+    """As many starts and spacings as rows of 64 entries, between 1 and 64."""
+    _same_shape(v, "x", "out")
+    count = v["starts"].shape[0] if len(v["starts"].shape) == 1 else 0
+    _need(1 <= count <= 64, f"'starts' has shape {v['starts'].shape}; there are 1 to 64 segments")
+    _need(v["spacings"].shape == (count,), f"'spacings' has shape {v['spacings'].shape}, there are {count} segments")
+    _need(v["entries"].shape == (count, 64), f"'entries' has shape {v['entries'].shape}, not ({count}, 64)")
 
 
 def _axes(mask: int, rank: int) -> tuple[int, ...]:
@@ -287,9 +290,10 @@ def resize_bilinear(v: Operands, p: Params) -> None:
     """TOSA RESIZE: extents follow from scale, offset and border."""
     _rank(v, 4, "x", "out")
     n, height, width, channels = v["x"].shape
-    rows = ((height - 1) * p["scale_yn"] - p["offset_y"] + p["border_y"]) // p["scale_yd"] + 1
-    columns = ((width - 1) * p["scale_xn"] - p["offset_x"] + p["border_x"]) // p["scale_xd"] + 1
-    wanted = (n, rows, columns, channels)
+    rows = (height - 1) * p["scale_yn"] - p["offset_y"] + p["border_y"]
+    columns = (width - 1) * p["scale_xn"] - p["offset_x"] + p["border_x"]
+    _need(rows % p["scale_yd"] == 0 and columns % p["scale_xd"] == 0, "the border ends between two positions")
+    wanted = (n, rows // p["scale_yd"] + 1, columns // p["scale_xd"] + 1, channels)
     _need(v["out"].shape == wanted, f"'out' has shape {v['out'].shape}, the scale gives {wanted}")
     _scaled(p, "")
     _zero_point(p, "zp_in", v["x"])

@@ -1,9 +1,9 @@
 """Proof that a program does nothing that no machine may do, before anything runs.
 
 Checked in this order: the records are well formed; every view lies in its memory, is aligned and writes no byte twice;
-operands, types, shapes and parameters fit each opcode; waits point backwards, to what exists, so that nothing can deadlock;
-every byte read was written before (constants and inputs count as written); conflicting accesses of different queues are
-ordered by events; outputs are written completely. Errors name the instruction and the layer.
+operands, types, shapes and parameters fit each opcode; waits point backwards, to what exists, so that nothing can
+deadlock; every byte read was written before (constants and inputs count as written); conflicting accesses of different
+queues are ordered by events; outputs are written completely. Errors name the instruction and the layer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backends.nash.isa.hazards import check_hazards, vector_clocks
+from backends.nash.isa.hazards import check_hazards, overlap, vector_clocks
 from backends.nash.isa.opcodes import OPCODES
 from backends.nash.isa.program import Decoded, Program, accesses, queue_index
 from backends.nash.isa.records import (
@@ -36,6 +36,12 @@ from hbir.errors import FileFormatError, SimulationError
 __all__ = ["Memories", "check_records", "check_views", "verify_program"]
 
 _ADDRESS_CAP = 1 << 40
+
+_DENSE_UNITS = ("TAE", "VAE", "AAE", "VPU", "SPU")
+"""Units whose operands lie densely along their last axis; DMA and TRANS take any strides."""
+
+_IN_PLACE = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "CLAMP", "RESCALE", "TABLE8", "TABLE16", "SEGMENTED")
+"""Opcodes that work element by element: the result may be exactly the view of an operand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ def _bad_record(program: Program, bad: npt.NDArray[np.bool_], what: str) -> None
 
 
 def check_records(program: Program, cores: int) -> None:
-    """Every field within the range that its name allows. Raises FileFormatError HB0611 (instructions), HB0612 (views)."""
+    """Every field within the range that its name allows. Raises FileFormatError HB0611 (instructions), HB0612
+    (views)."""
     i = program.instructions
     known = np.zeros(1 << 16, np.bool_)
     known[[opcode.number for opcode in OPCODES]] = True
@@ -170,7 +177,7 @@ def _check_operands(program: Program) -> None:
     seen: set[object] = set()
     for d, raw in zip(program.decoded, program.instructions, strict=True):
         # Many instructions differ in addresses only: the same opcode, core, shapes and parameters are checked once.
-        shapes = tuple((name, v.space, v.core, v.dtype, v.shape, 0 in v.strides) for name, v in d.operands.items())
+        shapes = tuple((name, v.space, v.core, v.dtype, v.shape, v.strides) for name, v in d.operands.items())
         key = (d.opcode.number, d.core, shapes, raw["params"].tobytes())
         if key in seen:
             continue
@@ -189,6 +196,8 @@ def _operand_problem(d: Decoded) -> str:
             return f"operand '{name}' holds {view.dtype}, not {' or '.join(operand.dtypes)}"
         if view.space == "L1M" and view.core != d.core:
             return f"operand '{name}' is in the L1M of core {view.core}, the instruction runs on core {d.core}"
+        if d.opcode.unit in _DENSE_UNITS and view.shape and view.shape[-1] > 1 and view.strides[-1] != view.itemsize:
+            return f"operand '{name}' has gaps along its last axis"
         if written and any(s == 0 for n, s in zip(view.shape, view.strides, strict=True) if n > 1):
             return f"operand '{name}' is written and repeats elements"
     try:
@@ -196,6 +205,22 @@ def _operand_problem(d: Decoded) -> str:
     except RuleError as error:
         return str(error)
     return ""
+
+
+def _check_in_place(program: Program) -> None:
+    for d in program.decoded:
+        written = [view for _, view, writes in accesses(d) if writes]
+        for name, view, writes in accesses(d):
+            clash = not writes and any(
+                view.space == w.space and view.core == w.core and overlap(view, w) is not None for w in written
+            )
+            if clash and not (d.opcode.name in _IN_PLACE and view in written):
+                raise SimulationError(
+                    2,
+                    f"{d.opcode.name}: its result overlaps operand '{name}'",
+                    where=_where(program, d.index),
+                    lever="give the result bytes of its own",
+                )
 
 
 def _check_waits(program: Program, cores: int) -> None:
@@ -262,14 +287,15 @@ def _check_interface(memories: Memories, inputs: Sequence[View], outputs: Sequen
 def verify_program(program: Program, memories: Memories, inputs: Sequence[View], outputs: Sequence[View]) -> None:
     """Prove the program legal. `inputs` and `outputs` are DDR views.
 
-    Raises FileFormatError HB0611, HB0612 (records) and SimulationError HB0701 (out of memory, misaligned), HB0702 (operands
-    that do not fit), HB0703 (waits), HB0704 (reads what nothing wrote), HB0705 (writes constants or inputs), HB0706
-    (outputs incomplete), HB0707 (a hazard: conflicting accesses that no event orders).
+    Raises FileFormatError HB0611, HB0612 (records) and SimulationError HB0701 (out of memory, misaligned), HB0702
+    (operands that do not fit), HB0703 (waits), HB0704 (reads what nothing wrote), HB0705 (writes constants or inputs),
+    HB0706 (outputs incomplete), HB0707 (a hazard: conflicting accesses that no event orders).
     """
     check_records(program, memories.cores)
     check_views(program, memories)
     _check_interface(memories, inputs, outputs)
     _check_operands(program)
+    _check_in_place(program)
     _check_waits(program, memories.cores)
     _check_bytes(program, memories, inputs, outputs)
     clocks = vector_clocks(program)

@@ -24,7 +24,8 @@ class MemorySizes(Protocol):
 
 @lru_cache(maxsize=1 << 16)
 def byte_box(view: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Extents and strides of the view's bytes: outermost first, adjacent axes merged, repeats left out, a dense run last."""
+    """Extents and strides of the view's bytes: outermost first, adjacent axes merged, repeats left out, a dense run
+    last."""
     run = view.itemsize
     outer: list[tuple[int, int]] = []
     for stride, extent in sorted((s, n) for n, s in zip(view.shape, view.strides, strict=True) if n > 1 and s):

@@ -47,7 +47,9 @@ def _named(node: Node) -> Value:
     x = node.operand(0)
     if isinstance(x, Static) and x.array.dtype.kind == "i":
         if node.operator not in _INTEGER_FUNCTIONS:
-            raise node.refuse(Refusal.ELEMENT_TYPE, "the operand holds integers", lever="cast to float before this node")
+            raise node.refuse(
+                Refusal.ELEMENT_TYPE, "the operand holds integers", lever="cast to float before this node"
+            )
         return node.known(_INTEGER_FUNCTIONS[node.operator](x.array))
     return function(node, node.real(0), _FUNCTIONS[node.operator])
 
@@ -146,10 +148,12 @@ def contrib_gelu_v1(node: Node) -> Value:
 
 
 def _clip(node: Node, low: float | None, high: float | None) -> Value:
-    if low is not None and math.isnan(low) or high is not None and math.isnan(high):
+    if (low is not None and math.isnan(low)) or (high is not None and math.isnan(high)):
         raise node.refuse(Refusal.NOT_FINITE, "a clip bound is NaN", lever="give a number, or leave the bound out")
-    low = None if low is None or math.isinf(low) and low < 0 else low
-    high = None if high is None or math.isinf(high) and high > 0 else high
+    low = None if low is None or (math.isinf(low) and low < 0) else low
+    high = None if high is None or (math.isinf(high) and high > 0) else high
+    if low is not None and high is not None:
+        low = min(low, high)  # bounds the wrong way round mean the upper one everywhere
     x = node.real(0)
     return x if low is None and high is None else node.emit(ClipOp, x, min=low, max=high)
 

@@ -1,5 +1,5 @@
-"""Emits operations, or computes them at once when every operand is known: one description of an operator serves the data
-of a network and its shape arithmetic."""
+"""Emits operations, or computes them at once when every operand is known: one description of an operator serves both
+the data of a network and its shape arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerType, LocationAttr, f32
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 from xdsl.utils.exceptions import VerifyException
 
@@ -33,12 +33,12 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import ImportModelError
 from hbir.frontends.onnx.errors import Refusal
-from hbir.frontends.onnx.values import Quantized, Static, Value, extent_text, value_shape
+from hbir.frontends.onnx.values import Quantized, Static, Value, extent_text
 from hbir.ir.constants import ConstantStore
 
 __all__ = ["MAX_STATIC_ELEMENTS", "Builder", "moved_grid"]
 
-Operand: TypeAlias = "Value | None | Sequence[Value]"
+Operand: TypeAlias = "Value | Sequence[Value] | None"
 
 MAX_ELEMENTS = 1 << 34
 """Elements of one tensor of the network; more is a damaged or hostile shape."""
@@ -53,7 +53,9 @@ _FOLDED = frozenset({*_MOVEMENT, *BINARY_OPS, ClipOp, FunctionOp, PadOp, ReduceO
 def moved_grid(grid: UniformQuantizedType, axis: int) -> UniformQuantizedType:
     """The same per-axis grid along another axis."""
     scales, zeros = [s.data for s in grid.scales], [z.data for z in grid.zero_points]
-    return UniformQuantizedType.get(grid.bits, scales, zeros, axis=axis, narrow=grid.qmin.data != -(1 << (grid.bits - 1)))
+    return UniformQuantizedType.get(
+        grid.bits, scales, zeros, axis=axis, narrow=grid.qmin.data != -(1 << (grid.bits - 1))
+    )
 
 
 class Builder:
@@ -67,14 +69,16 @@ class Builder:
         self.replaced: dict[SSAValue, SSAValue] = {}
         """Inputs whose type changed, with their new value."""
 
-    def emit(self, cls: type[HbOperation], operands: Sequence[Operand], attributes: dict[str, Any], location: LocationAttr) -> Value:
+    def emit(
+        self, cls: type[HbOperation], operands: Sequence[Operand], attributes: dict[str, Any], location: LocationAttr
+    ) -> Value:
         """The result of an operation: a known value when all operands are known, otherwise an SSA value.
 
         Raises VerifyException when the operands do not fit, ImportModelError HB0122, HB0130, HB0151, HB0152.
         """
         flat: list[Value | None] = []
         for operand in operands:
-            flat.extend(operand) if isinstance(operand, Sequence) else flat.append(cast("Value | None", operand))
+            flat.extend(operand) if isinstance(operand, Sequence) else flat.append(operand)
         if cls in _FOLDED and all(isinstance(value, Static) for value in flat):
             folded = self._fold(cls, cast(list[Static], flat), attributes)
             if folded is not None:
@@ -82,10 +86,13 @@ class Builder:
         grids = [value for value in flat if isinstance(value, Quantized)]
         if grids:
             return self._emit_quantized(cls, flat, grids, operands, attributes, location)
-        values = [
-            [self.ssa(value, location) for value in operand] if isinstance(operand, Sequence) else None if operand is None else self.ssa(cast(Value, operand), location)
-            for operand in operands
-        ]
+
+        def operand_of(operand: Operand) -> SSAValue | list[SSAValue] | None:
+            if isinstance(operand, Sequence):
+                return [self.ssa(value, location) for value in operand]
+            return None if operand is None else self.ssa(operand, location)
+
+        values = [operand_of(operand) for operand in operands]
         op = cls.make(*values, location=location, **attributes)
         self.operations.append(op)
         result = op.results[0]
@@ -103,7 +110,9 @@ class Builder:
     ) -> Value:
         # Moving integers, then dequantising them, is the same as moving the floats behind them.
         first = grids[0]
-        same = len(grids) == len(flat) and all(value.grid == first.grid and value.unsigned == first.unsigned for value in grids)
+        same = len(grids) == len(flat) and all(
+            value.grid == first.grid and value.unsigned == first.unsigned for value in grids
+        )
         if cls not in _KEEP_GRID or not same or first.grid.per_axis is not None:
             raise ImportModelError(
                 Refusal.INTEGER_DATA,
@@ -111,7 +120,10 @@ class Builder:
                 why="between QuantizeLinear and DequantizeLinear only operators that move values may stand",
                 lever="export the model in QDQ form (QuantFormat.QDQ)",
             )
-        inner = [[cast(Quantized, v).value for v in o] if isinstance(o, Sequence) else cast(Quantized, o).value for o in operands]
+        inner = [
+            [cast(Quantized, v).value for v in o] if isinstance(o, Sequence) else cast(Quantized, o).value
+            for o in operands
+        ]
         moved = self.emit(cls, inner, attributes, location)
         return Quantized(cast(SSAValue, moved), first.grid, first.unsigned)
 
@@ -123,21 +135,28 @@ class Builder:
         absent = {name: None for name in cls.get_irdl_definition().properties if name not in attributes}
         inferred = cast(Tensor, cls.infer(*stand_ins, **attributes, **absent))
         self._check_size(inferred.get_shape(), MAX_STATIC_ELEMENTS)
-        with np.errstate(all="ignore"):
-            array = cast(Array, cls.evaluate(*[value.array for value in values], **attributes, **absent))
+        arrays = [value.array for value in values]
+        try:
+            with np.errstate(all="ignore"):
+                array = np.asarray(cls.evaluate(*arrays, **attributes, **absent))
+        except TypeError as error:
+            # numpy's word for an operation that a dtype does not have, such as the difference of bools.
+            raise VerifyException(f"{', '.join(str(a.dtype) for a in arrays)}: {error}") from None
         return Static(array, next((value.name for value in values if value.name), ""), grid)
 
     @staticmethod
-    def _folded_grid(cls: type[HbOperation], values: Sequence[Static], attributes: dict[str, Any]) -> UniformQuantizedType | None:
+    def _folded_grid(
+        kind: type[HbOperation], values: Sequence[Static], attributes: dict[str, Any]
+    ) -> UniformQuantizedType | None:
         grid = values[0].grid if len(values) == 1 else None
-        if grid is None or cls not in _MOVEMENT:
+        if grid is None or kind not in _MOVEMENT:
             return None
         if grid.per_axis is None:
             return grid
-        return moved_grid(grid, list(attributes["permutation"]).index(grid.per_axis)) if cls is TransposeOp else None
+        return moved_grid(grid, list(attributes["permutation"]).index(grid.per_axis)) if kind is TransposeOp else None
 
     def ssa(self, value: Value, location: LocationAttr) -> SSAValue:
-        """The value as an operand: known numbers become a constant (floats in float32), behind fake quantisation if on a grid.
+        """The value as an operand: known numbers become a constant (floats in float32), fake-quantised if on a grid.
 
         Raises ImportModelError HB0130 for NaN and infinities, HB0152 for integers that wait for DequantizeLinear.
         """
@@ -145,7 +164,9 @@ class Builder:
             return value
         if isinstance(value, Quantized):
             raise ImportModelError(
-                Refusal.INTEGER_DATA, "quantised integers are used without DequantizeLinear", lever="export the model in QDQ form"
+                Refusal.INTEGER_DATA,
+                "quantised integers are used without DequantizeLinear",
+                lever="export the model in QDQ form",
             )
         known = self._constants.get(id(value))
         if known is not None:
@@ -164,7 +185,8 @@ class Builder:
     def retype(self, argument: SSAValue, type_: Attribute) -> SSAValue:
         """An input that nothing has used yet, with another type."""
         new = Rewriter.replace_value_with_new_type(argument, type_)
-        new.location = argument.location  # pyright: ignore
+        if isinstance(new, BlockArgument) and isinstance(argument, BlockArgument):
+            new.location = argument.location
         self.replaced[argument] = new
         return new
 

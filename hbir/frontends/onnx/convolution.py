@@ -61,7 +61,9 @@ def read_spatial(node: Node, key: str, axes: int, default: int) -> list[int]:
     if values is None:
         return [default] * axes
     if len(values) != axes or min(values) < 1:
-        raise node.refuse(Refusal.ATTRIBUTE, f"attribute {key}={values} does not fit {axes} spatial axes", lever="check the model")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"attribute {key}={values} does not fit {axes} spatial axes", lever="check the model"
+        )
     return values
 
 
@@ -71,7 +73,9 @@ def read_pads(node: Node, axes: int) -> list[int]:
     if pads is None:
         return [0] * (2 * axes)
     if len(pads) != 2 * axes:
-        raise node.refuse(Refusal.ATTRIBUTE, f"attribute pads={pads} does not fit {axes} spatial axes", lever="check the model")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"attribute pads={pads} does not fit {axes} spatial axes", lever="check the model"
+        )
     if min(pads) < 0:
         raise node.unsupported("pads", pads, "a negative pad crops the input", "crop with Slice before the layer")
     return pads
@@ -100,7 +104,9 @@ def _kernel(node: Node, weight: Sequence[int]) -> Sequence[int]:
     given = node.opt_integers("kernel_shape")
     if given is not None and tuple(given) != tuple(kernel):
         raise node.refuse(
-            Refusal.ATTRIBUTE, f"attribute kernel_shape={given} does not fit a weight of {list(weight)}", lever="check the model"
+            Refusal.ATTRIBUTE,
+            f"attribute kernel_shape={given} does not fit a weight of {list(weight)}",
+            lever="check the model",
         )
     return kernel
 
@@ -143,7 +149,9 @@ def _transposed_weight(node: Node, w: Value, groups: int) -> Value:
     inputs, outputs = shape[0], shape[1]
     kh, kw = lifted(shape[2:], 1)
     if inputs % groups:
-        raise node.refuse(Refusal.SHAPE, f"{inputs} input channels do not make {groups} groups", lever="check the weight's shape")
+        raise node.refuse(
+            Refusal.SHAPE, f"{inputs} input channels do not make {groups} groups", lever="check the weight's shape"
+        )
     if groups == 1 and len(shape) == 4:
         return node.emit(TransposeOp, w, permutation=(1, 2, 3, 0))
     split = node.emit(ReshapeOp, w, shape=(groups, inputs // groups, outputs, kh, kw))
@@ -151,25 +159,32 @@ def _transposed_weight(node: Node, w: Value, groups: int) -> Value:
     return node.emit(ReshapeOp, turned, shape=(groups * outputs, kh, kw, inputs // groups))
 
 
-def _transposed_pads(node: Node, extents: Sequence[int], kernel: Sequence[int], stride: Sequence[int], extra: Sequence[int]) -> list[int]:
-    """Pads of ConvTranspose; `output_shape` and SAME determine them, as the operator's page says."""
-    axes = len(extents)
+def _transposed_pads(
+    node: Node, extents: Sequence[int], kernel: Sequence[int], stride: Sequence[int], extra: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """(pads, output padding) of ConvTranspose; `output_shape` and SAME determine them, as the operator's page says."""
+    axes, grown = len(extents), list(extra)
     wanted = node.opt_integers("output_shape")
     auto = node.choice("auto_pad", "NOTSET", ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"))
     pads = read_pads(node, axes)
     if wanted is None and not auto.startswith("SAME"):
-        return pads
+        return pads, grown
     wanted = [extent * s for extent, s in zip(extents, stride, strict=True)] if wanted is None else wanted[-axes:]
     if len(wanted) != axes:
-        raise node.refuse(Refusal.ATTRIBUTE, f"attribute output_shape={wanted} does not fit {axes} spatial axes", lever="check the model")
+        raise node.refuse(
+            Refusal.ATTRIBUTE,
+            f"attribute output_shape={wanted} does not fit {axes} spatial axes",
+            lever="check the model",
+        )
     for axis in range(axes):
         total = stride[axis] * (extents[axis] - 1) + extra[axis] + kernel[axis] - wanted[axis]
-        if total < 0:
-            raise node.unsupported("output_shape", wanted, "the layer cannot reach that extent")
+        # An extent that the windows do not reach is filled up at the end.
+        grown[axis] += max(-total, 0)
+        total = max(total, 0)
         # The larger half goes in front, except for SAME_UPPER.
         end = total - total // 2 if auto == "SAME_UPPER" else total // 2
         pads[axis], pads[axes + axis] = total - end, end
-    return pads
+    return pads, grown
 
 
 @converts("ConvTranspose")
@@ -181,12 +196,14 @@ def conv_transpose_v1(node: Node) -> Value:
     axes, groups = rank - 2, _groups(node)
     kernel = _kernel(node, value_shape(w))
     if any(d != 1 for d in read_spatial(node, "dilations", axes, 1)):
-        raise node.unsupported("dilations", node.opt_integers("dilations"), "transposed convolutions are not dilated", "use dilations of 1")
+        raise node.unsupported(
+            "dilations", node.opt_integers("dilations"), "transposed convolutions are not dilated", "use dilations of 1"
+        )
     stride = read_spatial(node, "strides", axes, 1)
     extra = node.opt_integers("output_padding") or [0] * axes
     if len(extra) != axes or any(not 0 <= e < s for e, s in zip(extra, stride, strict=True)):
         raise node.unsupported("output_padding", extra, "it is at least 0 and below the stride")
-    pads = _transposed_pads(node, value_shape(x)[2:], kernel, stride, extra)
+    pads, extra = _transposed_pads(node, value_shape(x)[2:], kernel, stride, extra)
     (top, left), (bottom, right) = lifted(pads[:axes], 0), lifted(pads[axes:], 0)
     y = node.emit(
         ConvTranspose2dOp,
@@ -206,7 +223,11 @@ def _row_bias(c: Value | None, columns: int) -> Value | None:
     if isinstance(c, Static) and c.grid is None:
         shape = c.array.shape
         if len(shape) <= 2 and all(n == 1 for n in shape[:-1]) and (not shape or shape[-1] in (1, columns)):
-            return c if shape == (columns,) else Static(np.broadcast_to(c.array.reshape(shape[-1:]), (columns,)).copy(), c.name)
+            return (
+                c
+                if shape == (columns,)
+                else Static(np.broadcast_to(c.array.reshape(shape[-1:]), (columns,)).copy(), c.name)
+            )
         return None
     return c if c is not None and value_shape(c) == (columns,) else None
 
@@ -227,7 +248,9 @@ def gemm_v7(node: Node) -> Value:
     columns = value_shape(b)[0 if turn_b else 1]
     bias = _row_bias(c, columns) if alpha == 1.0 else None
     if isinstance(b, Static):
-        y = node.emit(LinearOp, a, b if turn_b else node.emit(TransposeOp, b, permutation=(1, 0)), bias, min=None, max=None)
+        y = node.emit(
+            LinearOp, a, b if turn_b else node.emit(TransposeOp, b, permutation=(1, 0)), bias, min=None, max=None
+        )
     else:
         bias = None
         y = node.emit(MatmulOp, a, node.emit(TransposeOp, b, permutation=(1, 0)) if turn_b else b)
@@ -236,7 +259,11 @@ def gemm_v7(node: Node) -> Value:
     if c is None or bias is not None:
         return y
     if np.broadcast_shapes(value_shape(c), value_shape(y)) != value_shape(y):
-        raise node.refuse(Refusal.SHAPE, f"C of {list(value_shape(c))} does not broadcast to {list(value_shape(y))}", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE,
+            f"C of {list(value_shape(c))} does not broadcast to {list(value_shape(y))}",
+            lever="check the model",
+        )
     return node.emit(AddOp, y, c)
 
 
@@ -257,5 +284,3 @@ def matmul_v1(node: Node) -> Value:
     shape = list(value_shape(y))
     kept = shape[:-2] + ([] if len(left) == 1 else [shape[-2]]) + ([] if len(right) == 1 else [shape[-1]])
     return y if kept == shape else node.emit(ReshapeOp, y, shape=kept)
-
-

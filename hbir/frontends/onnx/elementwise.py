@@ -23,8 +23,7 @@ _VARIADIC: dict[str, type[HbOperation]] = {"Sum": AddOp, "Mean": AddOp, "Max": M
 def arithmetic_v7(node: Node) -> Value:
     """`lhs op rhs`."""
     lhs, rhs = node.real(0), node.real(1)
-    integers = isinstance(lhs, Static) and isinstance(rhs, Static) and rhs.array.dtype.kind in "iu"
-    if node.operator == "Div" and integers and not rhs.array.all():
+    if node.operator == "Div" and isinstance(rhs, Static) and rhs.array.dtype.kind in "iu" and not rhs.array.all():
         raise node.refuse(Refusal.SHAPE, "integer division by zero", lever="check the model's shape arithmetic")
     return node.emit(_BINARY[node.operator], lhs, rhs)
 
@@ -33,7 +32,12 @@ def arithmetic_v7(node: Node) -> Value:
 def pow_v7(node: Node) -> Value:
     """`base ** exponent`; a known scalar exponent makes it a function of one value."""
     base, exponent = node.real(0), node.real(1)
-    if isinstance(base, Static) or not isinstance(exponent, Static) or exponent.array.size != 1 or exponent.array.ndim > 1:
+    if (
+        isinstance(base, Static)
+        or not isinstance(exponent, Static)
+        or exponent.array.size != 1
+        or exponent.array.ndim > 1
+    ):
         return node.emit(PowOp, base, exponent)
     power = float(exponent.array.reshape(-1)[0])
     named = {1.0: "identity", 2.0: "square", 0.5: "sqrt", -1.0: "reciprocal", -0.5: "rsqrt"}.get(power)

@@ -63,10 +63,10 @@ def export(
 ) -> Module:
     """Read an ONNX model (opsets 7 to 22) as a module with one function.
 
-    Inputs and outputs keep the names and shapes of the model; between them convolutions and pools work on NHWC. All float
-    types become float32. `name` is the function's name, by default the graph's. `input_shapes` fixes unknown extents, as in
-    `{"x": (1, 3, 224, 224)}`; where only the first extent of an input is unknown it becomes 1. Shape arithmetic is computed
-    here and leaves no trace. QuantizeLinear with DequantizeLinear becomes `qat.fake_quant`.
+    Inputs and outputs keep the names and shapes of the model; between them convolutions and pools work on NHWC. All
+    float types become float32. `name` is the function's name, by default the graph's. `input_shapes` fixes unknown
+    extents, as in `{"x": (1, 3, 224, 224)}`; where only the first extent of an input is unknown it becomes 1. Shape
+    arithmetic is computed here and leaves no trace. QuantizeLinear with DequantizeLinear becomes `qat.fake_quant`.
 
     Raises ImportModelError (HB01xx) for a model that is damaged or cannot be imported; it names the node and a remedy.
     """
@@ -117,7 +117,10 @@ class _Importer:
             where = f"input '{value.name}'"
             if value.type.WhichOneof("value") != "tensor_type":
                 raise ImportModelError(
-                    Refusal.INPUT_KIND, "the input is not a tensor", where=where, lever="export the model with tensors as inputs"
+                    Refusal.INPUT_KIND,
+                    "the input is not a tensor",
+                    where=where,
+                    lever="export the model with tensors as inputs",
                 )
             data_type = value.type.tensor_type.elem_type
             if data_type not in _ELEMENTS:
@@ -125,7 +128,7 @@ class _Importer:
                     Refusal.ELEMENT_TYPE,
                     f"the input holds {type_name(data_type)}",
                     where=where,
-                    why=f"inputs hold floats or {', '.join(type_name(t) for t in _ELEMENTS if type_name(t).startswith('int'))}",
+                    why=f"inputs hold {', '.join(map(type_name, _ELEMENTS))}",
                     lever="cast outside the model, and export it with a float32 input",
                 )
             shape = input_shape(value, self.shapes.get(value.name), symbols)
@@ -148,7 +151,7 @@ class _Importer:
     def _convert(self, proto: Any) -> None:
         operator, domain = proto.op_type, decode_text(proto.domain, "a domain")
         domain = "" if domain == "ai.onnx" else domain
-        name = decode_text(proto.name, "the name of a node") or next(filter(None, proto.output))
+        name = _node_name(proto)
         where = f"node '{name}' ({operator})"
         _check_operator(proto, operator, domain, where)
         opset = self.model.opsets.get(domain, 0)
@@ -169,7 +172,9 @@ class _Importer:
         except ImportModelError as error:
             if error.where:
                 raise
-            raise node.refuse(Refusal(int(error.code[2:]) - ImportModelError.family), error.what, why=error.why, lever=error.lever) from None
+            raise node.refuse(
+                Refusal(int(error.code[2:]) - ImportModelError.family), error.what, why=error.why, lever=error.lever
+            ) from None
         except (VerifyException, HbError, ValueError, IndexError, OverflowError, MemoryError) as error:
             why = error.what if isinstance(error, HbError) else str(error).strip().splitlines()[-1:]
             raise node.refuse(
@@ -182,7 +187,9 @@ class _Importer:
         results = results if isinstance(results, tuple) else (results,)
         for index, output in enumerate(proto.output):
             if output and index >= len(results):
-                raise node.refuse(Refusal.OPERANDS, f"result {index} is not supported", lever="export the model in inference mode")
+                raise node.refuse(
+                    Refusal.OPERANDS, f"result {index} is not supported", lever="export the model in inference mode"
+                )
             if output:
                 self.values[output] = results[index]
 
@@ -200,10 +207,20 @@ class _Importer:
                 )
             return self.build.ssa(value, location)
         except (VerifyException, ImportModelError) as error:
-            number = int(error.code[2:]) - ImportModelError.family if isinstance(error, ImportModelError) else Refusal.ELEMENT_TYPE
+            number = (
+                int(error.code[2:]) - ImportModelError.family
+                if isinstance(error, ImportModelError)
+                else Refusal.ELEMENT_TYPE
+            )
             what = error.what if isinstance(error, ImportModelError) else str(error)
             lever = error.lever if isinstance(error, ImportModelError) else "remove the output, or cast it to float32"
             raise ImportModelError(number, what, where=f"output '{name}'", lever=lever) from None
+
+
+def _node_name(proto: Any) -> str:
+    """The node's name, or that of its first result."""
+    outputs: list[str] = [output for output in proto.output if output]
+    return decode_text(proto.name, "the name of a node") or (outputs[0] if outputs else "")
 
 
 def _symbol(name: str) -> str:
@@ -223,7 +240,7 @@ def _check_operator(proto: Any, operator: Any, domain: str, where: str) -> None:
             Refusal.CONTROL_FLOW,
             f"{operator} is not supported",
             where=where,
-            why="the network is compiled as one straight line of operations; branches, loops and recurrent layers have none",
+            why="a network is compiled as one straight line of operations, without branches, loops and state",
             lever="export the model without control flow (fixed branches, unrolled loops), or split it there",
         )
     if domain not in ("", CONTRIB):
@@ -258,7 +275,9 @@ def _unknown_operator(operator: str, domain: str, opset: int, where: str) -> Imp
 def _check_names(graph: Any, ir_version: int) -> None:
     """Each tensor has one definition and a readable name. Raises HB0102, HB0107, HB0132."""
     if graph.sparse_initializer:
-        raise ImportModelError(Refusal.TENSOR_TYPE, "the model has sparse initializers", lever="store them as dense tensors")
+        raise ImportModelError(
+            Refusal.TENSOR_TYPE, "the model has sparse initializers", lever="store them as dense tensors"
+        )
     defined: set[str] = set()
 
     def define(name: Any, what: str) -> None:
@@ -271,7 +290,9 @@ def _check_names(graph: Any, ir_version: int) -> None:
                 lever="give the tensors different names",
             )
         if not text:
-            raise ImportModelError(Refusal.UNDEFINED_NAME, f"{what} has no name", lever="write the file again; this one is damaged")
+            raise ImportModelError(
+                Refusal.UNDEFINED_NAME, f"{what} has no name", lever="write the file again; this one is damaged"
+            )
         defined.add(text)
 
     for tensor_ in graph.initializer:
@@ -297,7 +318,9 @@ def _check_outputs(outputs: Iterable[Any]) -> None:
     for output in outputs:
         text = decode_text(output.name, "the name of an output")
         if text in seen or not text:
-            raise ImportModelError(Refusal.DUPLICATE_NAME, f"output '{text}' is listed twice or has no name", lever="list each output once")
+            raise ImportModelError(
+                Refusal.DUPLICATE_NAME, f"output '{text}' is listed twice or has no name", lever="list each output once"
+            )
         seen.add(text)
 
 
@@ -313,7 +336,9 @@ def _live_nodes(graph: Any) -> list[bool]:
     for output in graph.output:
         if output.name not in known and output.name not in producers:
             raise ImportModelError(
-                Refusal.UNDEFINED_NAME, f"nothing computes output '{output.name}'", lever="write the file again; this one is damaged"
+                Refusal.UNDEFINED_NAME,
+                f"nothing computes output '{output.name}'",
+                lever="write the file again; this one is damaged",
             )
     needed = {output.name for output in graph.output}
     live = [False] * len(graph.node)
@@ -327,10 +352,13 @@ def _live_nodes(graph: Any) -> list[bool]:
 
 def _order_error(graph: Any, producers: Mapping[str, int], index: int, name: str) -> ImportModelError:
     node = graph.node[index]
-    where = f"node '{decode_text(node.name, 'the name of a node') or next(filter(None, node.output), '')}' ({node.op_type})"
+    where = f"node '{_node_name(node)}' ({node.op_type})"
     if name not in producers:
         return ImportModelError(
-            Refusal.UNDEFINED_NAME, f"nothing defines operand '{name}'", where=where, lever="write the file again; this one is damaged"
+            Refusal.UNDEFINED_NAME,
+            f"nothing defines operand '{name}'",
+            where=where,
+            lever="write the file again; this one is damaged",
         )
     # Does the producer of the operand need this node? Then there is a cycle, otherwise only the order is wrong.
     pending, visited = [producers[name]], set[int]()
@@ -338,7 +366,10 @@ def _order_error(graph: Any, producers: Mapping[str, int], index: int, name: str
         at = pending.pop()
         if at == index:
             return ImportModelError(
-                Refusal.CYCLE, f"operand '{name}' depends on the node's own result", where=where, lever="break the cycle; a network has none"
+                Refusal.CYCLE,
+                f"operand '{name}' depends on the node's own result",
+                where=where,
+                lever="break the cycle; a network has none",
             )
         if at not in visited:
             visited.add(at)

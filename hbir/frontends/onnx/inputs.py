@@ -40,28 +40,34 @@ def input_shape(value: Any, given: Sequence[int] | None, symbols: Mapping[str, i
     if given is not None:
         return _checked(name, dims, given)
     if dims is None:
-        raise _unknown(name, "its rank is not stated", "1,3,224,224")
-    stated = [dim.dim_value if dim.dim_value > 0 else symbols.get(decode_text(dim.dim_param, "an extent"), 0) for dim in dims]
+        raise _unknown(name, "its rank is not stated", ("1", "3", "224", "224"))
+    stated = [
+        dim.dim_value if dim.dim_value > 0 else symbols.get(decode_text(dim.dim_param, "an extent"), 0) for dim in dims
+    ]
     if 0 in stated[1:]:
         axis = stated.index(0, 1)
         symbol = f" ('{dims[axis].dim_param}')" if dims[axis].dim_param else ""
-        example = ",".join(str(extent or (1 if at == 0 else 224)) for at, extent in enumerate(stated))
+        example = [str(extent or (1 if at == 0 else 224)) for at, extent in enumerate(stated)]
         raise _unknown(name, f"extent {axis}{symbol} is not stated", example)
     shape = tuple(extent or 1 for extent in stated)
     if max(shape, default=1) > _MAX_EXTENT:
         raise ImportModelError(
-            Refusal.TOO_LARGE_TENSOR, f"an extent of {max(shape)} is too large", where=f"input '{name}'", lever="check the model's shapes"
+            Refusal.TOO_LARGE_TENSOR,
+            f"an extent of {max(shape)} is too large",
+            where=f"input '{name}'",
+            lever="check the model's shapes",
         )
     return shape
 
 
-def _unknown(name: str, why: str, example: str) -> ImportModelError:
+def _unknown(name: str, why: str, example: Sequence[str]) -> ImportModelError:
     return ImportModelError(
         Refusal.DYNAMIC_INPUT,
         "the shape of the input is not fixed",
         where=f"input '{name}'",
         why=f"{why}; a network is compiled for one shape",
-        lever=f'give it: export(…, input_shapes={{"{name}": ({example.replace(",", ", ")})}}) or --input-shape {name}:{example.replace(",", "x")}',
+        lever=f'give it: export(…, input_shapes={{"{name}": ({", ".join(example)})}}) or '
+        f"--input-shape {name}:{'x'.join(example)}",
     )
 
 
@@ -69,14 +75,20 @@ def _checked(name: str, dims: Sequence[Any] | None, given: Sequence[int]) -> tup
     where = f"input '{name}'"
     if not all(isinstance(extent, Integral) and 1 <= extent <= _MAX_EXTENT for extent in given):
         raise ImportModelError(
-            Refusal.INPUT_SHAPES, f"{list(given)} is no shape", where=where, lever="give one whole number above zero for each axis"
+            Refusal.INPUT_SHAPES,
+            f"{list(given)} is no shape",
+            where=where,
+            lever="give one whole number above zero for each axis",
         )
     shape = tuple(int(extent) for extent in given)
     if dims is not None:
         stated = [dim.dim_value for dim in dims]
         fits = len(stated) == len(shape) and all(s <= 0 or s == extent for s, extent in zip(stated, shape, strict=True))
         if not fits:
-            text = ", ".join(str(s) if s > 0 else decode_text(dim.dim_param, "an extent") or "?" for s, dim in zip(stated, dims, strict=True))
+            text = ", ".join(
+                str(s) if s > 0 else decode_text(dim.dim_param, "an extent") or "?"
+                for s, dim in zip(stated, dims, strict=True)
+            )
             raise ImportModelError(
                 Refusal.INPUT_SHAPES,
                 f"shape {list(shape)} contradicts the model",

@@ -1,4 +1,4 @@
-"""Operators that move values: they hold for floats, for quantised integers on their way to DequantizeLinear, and, computed at
+"""Operators that move values. They hold for floats, for quantised integers before DequantizeLinear and, computed at
 once, for shape arithmetic."""
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def cut(node: Node, x: Value, axis: int, begin: int, end: int, step: int = 1) ->
         return x
     bounds = [(begin, end, step) if at == axis else (0, extent, 1) for at, extent in enumerate(shape)]
     return node.emit(
-        SliceOp, x, begin=tuple(b for b, _, _ in bounds), end=tuple(e for _, e, _ in bounds), step=tuple(s for _, _, s in bounds)
+        SliceOp,
+        x,
+        begin=tuple(b for b, _, _ in bounds),
+        end=tuple(e for _, e, _ in bounds),
+        step=tuple(s for _, _, s in bounds),
     )
 
 
@@ -50,7 +54,9 @@ def dropout_v7(node: Node) -> Value:
     """The operand: dropout does nothing outside training."""
     node.ignore("ratio", "seed")
     if node.has(2) and node.array(2, "training_mode").any():
-        raise node.refuse(Refusal.ATTRIBUTE, "dropout is in training mode", lever="export the model in inference mode (.eval())")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, "dropout is in training mode", lever="export the model in inference mode (.eval())"
+        )
     return node.operand(0)
 
 
@@ -59,14 +65,20 @@ def _reshape(node: Node, allow_zero: bool) -> Value:
     old, new = value_shape(x), node.integers(1, "shape")
     if not allow_zero:
         if any(extent == 0 and at >= len(old) for at, extent in enumerate(new)):
-            raise node.refuse(Refusal.SHAPE, f"shape {new} copies an extent that {extent_text(old)} lacks", lever="check the model")
+            raise node.refuse(
+                Refusal.SHAPE, f"shape {new} copies an extent that {extent_text(old)} lacks", lever="check the model"
+            )
         new = [old[at] if extent == 0 else extent for at, extent in enumerate(new)]
     if new.count(-1) > 1 or min(new, default=0) < -1:
         raise node.refuse(Refusal.SHAPE, f"shape {new} has more than one unknown extent", lever="check the model")
     if -1 in new:
         known = -math.prod(new)
         if known == 0 or math.prod(old) % known:
-            raise node.refuse(Refusal.SHAPE, f"{extent_text(old)} does not reshape to {new}", lever="check the shapes given for the inputs")
+            raise node.refuse(
+                Refusal.SHAPE,
+                f"{extent_text(old)} does not reshape to {new}",
+                lever="check the shapes given for the inputs",
+            )
         new[new.index(-1)] = math.prod(old) // known
     return reshaped(node, x, new)
 
@@ -87,7 +99,9 @@ def _flatten(node: Node, lowest: int) -> Value:
     x = node.operand(0)
     shape, axis = value_shape(x), node.integer("axis", 1)
     if not lowest * len(shape) <= axis <= len(shape):
-        raise node.refuse(Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {len(shape)}", lever="check the model's axes")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {len(shape)}", lever="check the model's axes"
+        )
     axis = axis + len(shape) if axis < 0 else axis
     return reshaped(node, x, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
@@ -109,7 +123,9 @@ def _squeeze(node: Node, axes: Sequence[int] | None) -> Value:
     shape = value_shape(x)
     dropped = [at for at, extent in enumerate(shape) if extent == 1] if axes is None else node.axes(axes, len(shape))
     if any(shape[at] != 1 for at in dropped):
-        raise node.refuse(Refusal.SHAPE, f"axes {dropped} of {extent_text(shape)} are not all of extent 1", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"axes {dropped} of {extent_text(shape)} are not all of extent 1", lever="check the model"
+        )
     return reshaped(node, x, [extent for at, extent in enumerate(shape) if at not in dropped])
 
 
@@ -181,7 +197,9 @@ def _depth_to_space(node: Node, mode: str) -> Value:
     node.rank(0, (4,))
     n, c, h, w = node.shape(0)
     if c % (block * block):
-        raise node.refuse(Refusal.SHAPE, f"{c} channels do not make blocks of {block} x {block}", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"{c} channels do not make blocks of {block} x {block}", lever="check the model"
+        )
     depth = c // (block * block)
     x = node.emit(TransposeOp, node.operand(0), permutation=(0, 2, 3, 1))
     split = (n, h, w, block, block, depth) if mode == "DCR" else (n, h, w, depth, block, block)
@@ -198,7 +216,9 @@ def space_to_depth_v1(node: Node) -> Value:
     node.rank(0, (4,))
     n, c, h, w = node.shape(0)
     if h % block or w % block:
-        raise node.refuse(Refusal.SHAPE, f"an image of {h} x {w} has no whole blocks of {block} x {block}", lever="pad the image")
+        raise node.refuse(
+            Refusal.SHAPE, f"an image of {h} x {w} has no whole blocks of {block} x {block}", lever="pad the image"
+        )
     x = node.emit(TransposeOp, node.operand(0), permutation=(0, 2, 3, 1))
     y = node.emit(ReshapeOp, x, shape=(n, h // block, block, w // block, block, c))
     y = node.emit(TransposeOp, y, permutation=(0, 1, 3, 2, 4, 5))
@@ -226,9 +246,13 @@ def _split(node: Node, sizes: Sequence[int] | None) -> tuple[Value, ...]:
         size = -(-shape[axis] // max(parts, 1))
         sizes = [min(size, max(shape[axis] - size * part, 0)) for part in range(parts)]
         if node.opset < 18 and len(set(sizes)) > 1:
-            raise node.refuse(Refusal.SHAPE, f"extent {shape[axis]} does not split in {parts} equal parts", lever="check the model")
+            raise node.refuse(
+                Refusal.SHAPE, f"extent {shape[axis]} does not split in {parts} equal parts", lever="check the model"
+            )
     if len(sizes) != parts or min(sizes, default=0) < 0 or sum(sizes) != shape[axis]:
-        raise node.refuse(Refusal.SHAPE, f"sizes {list(sizes)} do not split extent {shape[axis]} in {parts}", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"sizes {list(sizes)} do not split extent {shape[axis]} in {parts}", lever="check the model"
+        )
     ends = np.cumsum(sizes).tolist()
     return tuple(cut(node, x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
@@ -249,11 +273,15 @@ def split_v13(node: Node) -> tuple[Value, ...]:
 def split_v18(node: Node) -> tuple[Value, ...]:
     """With `num_outputs`, which is the number of results."""
     if node.integer("num_outputs", len(node.outputs)) != len(node.outputs):
-        raise node.refuse(Refusal.ATTRIBUTE, "attribute num_outputs is not the number of results", lever="check the model")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, "attribute num_outputs is not the number of results", lever="check the model"
+        )
     return _split(node, node.integers(1, "split") if node.has(1) else None)
 
 
-def _slice(node: Node, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None, steps: Sequence[int] | None) -> Value:
+def _slice(
+    node: Node, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None, steps: Sequence[int] | None
+) -> Value:
     x = node.operand(0)
     shape = value_shape(x)
     chosen = node.axes(range(len(starts)) if axes is None else axes, len(shape))
@@ -268,10 +296,17 @@ def _slice(node: Node, starts: Sequence[int], ends: Sequence[int], axes: Sequenc
         view = tuple(slice(b, None if s < 0 and e < 0 else e, s) for b, e, s in bounds)
         return Static(np.ascontiguousarray(x.array[view]), x.name)
     if any(step < 0 for _, _, step in bounds):
-        raise node.refuse(Refusal.DATA_DEPENDENT, "a negative step reverses data", why="only known tensors are reversed", lever="slice forwards")
+        raise node.refuse(
+            Refusal.DATA_DEPENDENT,
+            "a negative step reverses data",
+            why="only known tensors are reversed",
+            lever="slice forwards",
+        )
     if all(bound == (0, extent, 1) for bound, extent in zip(bounds, shape, strict=True)):
         return x
-    return node.emit(SliceOp, x, begin=[b for b, _, _ in bounds], end=[e for _, e, _ in bounds], step=[s for _, _, s in bounds])
+    return node.emit(
+        SliceOp, x, begin=[b for b, _, _ in bounds], end=[e for _, e, _ in bounds], step=[s for _, _, s in bounds]
+    )
 
 
 @converts("Slice")
@@ -297,18 +332,25 @@ def gather_v1(node: Node) -> Value:
     axis = node.axis(node.integer("axis", 0), len(shape))
     extent = shape[axis]
     if indices.dtype.kind not in "iu" or (indices.size and not -extent <= indices.min() <= indices.max() < extent):
-        raise node.refuse(Refusal.SHAPE, f"an index lies outside axis {axis} of {extent_text(shape)}", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"an index lies outside axis {axis} of {extent_text(shape)}", lever="check the model"
+        )
     indices = np.where(indices < 0, indices + extent, indices)
     if isinstance(x, Static) and x.grid is None:
         return Static(np.take(x.array, indices, axis=axis), x.name)
-    return reshaped(node, _taken(node, x, axis, indices.reshape(-1)), (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
+    return reshaped(
+        node, _taken(node, x, axis, indices.reshape(-1)), (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+    )
 
 
 def _taken(node: Node, x: Value, axis: int, indices: Array) -> Value:
     steps = np.diff(indices)
     if not indices.size or indices.size > _MAX_GATHER:
         raise node.refuse(
-            Refusal.DATA_DEPENDENT, f"{indices.size} indices are gathered", why=f"1 to {_MAX_GATHER} are supported", lever="use Slice"
+            Refusal.DATA_DEPENDENT,
+            f"{indices.size} indices are gathered",
+            why=f"1 to {_MAX_GATHER} are supported",
+            lever="use Slice",
         )
     if indices.size == 1 or (np.all(steps == steps[0]) and steps[0] >= 1):
         return cut(node, x, axis, int(indices[0]), int(indices[-1]) + 1, int(steps[0]) if indices.size > 1 else 1)
@@ -339,7 +381,11 @@ def tile_v6(node: Node) -> Value:
         return x
     pairs = list(zip(repeats, shape, strict=True))
     y = reshaped(node, x, [e for repeat, extent in pairs for e in ((1, extent) if repeat != 1 else (extent,))])
-    y = node.emit(ExpandOp, y, shape=tuple(e for repeat, extent in pairs for e in ((repeat, extent) if repeat != 1 else (extent,))))
+    y = node.emit(
+        ExpandOp,
+        y,
+        shape=tuple(e for repeat, extent in pairs for e in ((repeat, extent) if repeat != 1 else (extent,))),
+    )
     return reshaped(node, y, [repeat * extent for repeat, extent in pairs])
 
 
@@ -352,14 +398,21 @@ def _pad(node: Node, pads: Sequence[int], value: float, axes: Sequence[int] | No
         raise node.refuse(Refusal.SHAPE, f"pads {list(pads)} do not fit {len(chosen)} axes", lever="check the model")
     if not math.isfinite(value) and mode == "constant" and any(pads):
         raise node.refuse(
-            Refusal.NOT_FINITE, f"the padding value is {value}", why="no quantised value can stand for it", lever="let MaxPool pad itself"
+            Refusal.NOT_FINITE,
+            f"the padding value is {value}",
+            why="no quantised value can stand for it",
+            lever="let MaxPool pad itself",
         )
     before, after = [0] * len(shape), [0] * len(shape)
     for at, axis in enumerate(chosen):
         before[axis], after[axis] = pads[at], pads[at + len(chosen)]
         reach = max(before[axis], after[axis])
         if mode == "reflect" and reach >= shape[axis] and reach > 0:
-            raise node.refuse(Refusal.SHAPE, f"a reflection of {reach} does not fit axis {axis} of {extent_text(shape)}", lever="pad less")
+            raise node.refuse(
+                Refusal.SHAPE,
+                f"a reflection of {reach} does not fit axis {axis} of {extent_text(shape)}",
+                lever="pad less",
+            )
     for axis, extent in enumerate(shape):
         # A negative pad crops.
         begin, end = max(-before[axis], 0), extent - max(-after[axis], 0)

@@ -66,7 +66,9 @@ class Node:
     def operand(self, index: int) -> Value:
         """Operand `index` of any kind. Raises HB0115 when it is absent."""
         if not self.has(index):
-            raise self.refuse(Refusal.OPERANDS, f"operand {index} is missing", lever="check the model with onnx.checker")
+            raise self.refuse(
+                Refusal.OPERANDS, f"operand {index} is missing", lever="check the model with onnx.checker"
+            )
         return cast(Value, self.inputs[index])
 
     def operands(self) -> list[Value]:
@@ -101,14 +103,18 @@ class Node:
         """A known list of integers (a scalar counts as one). Raises HB0115, HB0118, HB0119."""
         array = self.array(index, role)
         if array.dtype.kind not in "iu" or array.ndim > 1:
-            raise self.refuse(Refusal.ELEMENT_TYPE, f"operand {index} ({role}) is not a list of integers", lever="check the model")
+            raise self.refuse(
+                Refusal.ELEMENT_TYPE, f"operand {index} ({role}) is not a list of integers", lever="check the model"
+            )
         return [int(item) for item in array.reshape(-1)]
 
     def scalar(self, index: int, role: str) -> float:
         """A known number of any shape with one element. Raises HB0115, HB0117, HB0119."""
         array = self.array(index, role)
         if array.size != 1:
-            raise self.refuse(Refusal.SHAPE, f"operand {index} ({role}) has {array.size} elements, not one", lever="check the model")
+            raise self.refuse(
+                Refusal.SHAPE, f"operand {index} ({role}) has {array.size} elements, not one", lever="check the model"
+            )
         return float(array.reshape(-1)[0])
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -130,7 +136,9 @@ class Node:
     def axis(self, axis: int, rank: int) -> int:
         """A possibly negative axis as one from 0 to rank - 1. Raises HB0113."""
         if not -rank <= axis < rank:
-            raise self.refuse(Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {rank}", lever="check the model's axes")
+            raise self.refuse(
+                Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {rank}", lever="check the model's axes"
+            )
         return axis % rank
 
     def axes(self, axes: Iterable[int], rank: int) -> list[int]:
@@ -146,7 +154,9 @@ class Node:
         self._read.add(key)
         found = self._attributes.get(key)
         if found is not None and found.type != kind:
-            raise self.refuse(Refusal.ATTRIBUTE, f"attribute '{key}' has the wrong type", lever="check the model with onnx.checker")
+            raise self.refuse(
+                Refusal.ATTRIBUTE, f"attribute '{key}' has the wrong type", lever="check the model with onnx.checker"
+            )
         return found
 
     def integer(self, key: str, default: int) -> int:
@@ -202,7 +212,12 @@ class Node:
 
     def unsupported(self, key: str, value: object, why: str, lever: str = "") -> ImportModelError:
         """HB0113 for an attribute value, to be raised."""
-        return self.refuse(Refusal.ATTRIBUTE, f"attribute {key}={value} is not supported", why=why, lever=lever or f"export the layer with another {key}")
+        return self.refuse(
+            Refusal.ATTRIBUTE,
+            f"attribute {key}={value} is not supported",
+            why=why,
+            lever=lever or f"export the layer with another {key}",
+        )
 
     def ignore(self, *keys: str) -> None:
         """Attributes that cannot change the result here."""

@@ -27,13 +27,17 @@ def _batch_norm(node: Node) -> Value:
     rank = node.rank(0, range(2, 6))
     if any(node.used(index) for index in range(1, len(node.outputs))):
         raise node.refuse(
-            Refusal.OPERANDS, "batch statistics are a result of training", lever="export the model in inference mode (.eval())"
+            Refusal.OPERANDS,
+            "batch statistics are a result of training",
+            lever="export the model in inference mode (.eval())",
         )
     node.ignore("momentum")
     epsilon = node.number("epsilon", 1e-5)
     if rank == 2:
         return node.emit(BatchNormOp, x, *parameters, epsilon=epsilon)
-    y = node.emit(BatchNormOp, node.emit(TransposeOp, x, permutation=_channels_last(rank)), *parameters, epsilon=epsilon)
+    y = node.emit(
+        BatchNormOp, node.emit(TransposeOp, x, permutation=_channels_last(rank)), *parameters, epsilon=epsilon
+    )
     return node.emit(TransposeOp, y, permutation=_channels_first(rank))
 
 
@@ -85,7 +89,9 @@ def layer_normalization_v17(node: Node) -> Value:
     first = node.axis(node.integer("axis", -1), rank)
     node.expect("stash_type", 1)
     if node.used(1) or node.used(2):
-        raise node.refuse(Refusal.OPERANDS, "mean and deviation are results for training", lever="export in inference mode (.eval())")
+        raise node.refuse(
+            Refusal.OPERANDS, "mean and deviation are results for training", lever="export in inference mode (.eval())"
+        )
     y = node.emit(MulOp, _standardised(node, x, tuple(range(first, rank)), node.number("epsilon", 1e-5)), node.real(1))
     return node.emit(AddOp, y, node.real(2)) if node.has(2) else y
 
@@ -96,8 +102,10 @@ def _along(node: Node, axis: int, *, old: bool, log: bool) -> Value:
     # Axis equal to the rank is legal before opset 13 and means rows of one element.
     at = axis + len(shape) if axis < 0 else axis
     if not 0 <= at < len(shape) + old:
-        raise node.refuse(Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {len(shape)}", lever="check the model's axes")
-    if not old or math.prod(shape[at + 1 :]) == 1 and at < len(shape):
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"axis {axis} does not fit rank {len(shape)}", lever="check the model's axes"
+        )
+    if not old or (math.prod(shape[at + 1 :]) == 1 and at < len(shape)):
         return _softmax(node, x, at, log=log)
     rows = node.emit(ReshapeOp, x, shape=(math.prod(shape[:at]), math.prod(shape[at:])))
     return node.emit(ReshapeOp, _softmax(node, rows, 1, log=log), shape=shape)

@@ -15,10 +15,14 @@ __all__: list[str] = []
 def _pool_window(node: Node, x: Value) -> Window:
     extents = value_shape(x)[2:]
     if node.opt_integers("kernel_shape") is None:
-        raise node.refuse(Refusal.ATTRIBUTE, "attribute kernel_shape is missing", lever="check the model with onnx.checker")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, "attribute kernel_shape is missing", lever="check the model with onnx.checker"
+        )
     window = read_window(node, extents, read_spatial(node, "kernel_shape", len(extents), 1))
     if window.dilation != (1, 1):
-        raise node.unsupported("dilations", list(window.dilation), "pooling windows are not dilated", "use dilations of 1")
+        raise node.unsupported(
+            "dilations", list(window.dilation), "pooling windows are not dilated", "use dilations of 1"
+        )
     return window
 
 
@@ -27,7 +31,9 @@ def _max_pool(node: Node, ceil: bool) -> Value:
     rank = node.rank(0, (3, 4))
     node.expect("storage_order", 0)
     if node.used(1):
-        raise node.refuse(Refusal.OPERANDS, "the indices of MaxPool are not supported", lever="export without unpooling")
+        raise node.refuse(
+            Refusal.OPERANDS, "the indices of MaxPool are not supported", lever="export without unpooling"
+        )
     window = _pool_window(node, x)
     y = node.emit(MaxPoolOp, to_nhwc(node, x), kernel=window.kernel, stride=window.stride, pad=window.pad, ceil=ceil)
     return from_nhwc(node, y, rank)
@@ -51,7 +57,13 @@ def _average_pool(node: Node, ceil: bool) -> Value:
     window = _pool_window(node, x)
     count_pad = bool(node.integer("count_include_pad", 0))
     y = node.emit(
-        AvgPoolOp, to_nhwc(node, x), kernel=window.kernel, stride=window.stride, pad=window.pad, ceil=ceil, count_pad=count_pad
+        AvgPoolOp,
+        to_nhwc(node, x),
+        kernel=window.kernel,
+        stride=window.stride,
+        pad=window.pad,
+        ceil=ceil,
+        count_pad=count_pad,
     )
     return from_nhwc(node, y, rank)
 

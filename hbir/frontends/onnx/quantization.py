@@ -1,8 +1,8 @@
-"""QuantizeLinear and DequantizeLinear: a pair becomes fake quantisation, a stored weight a float constant on its grid."""
+"""QuantizeLinear and DequantizeLinear: a pair becomes fake quantisation, a stored weight a float constant on a grid."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,9 @@ def _zero_point(node: Node, dtype: np.dtype[Any], scale: Array) -> Array:
     zero = node.array(2, "zero point")
     if zero.dtype != dtype or zero.size not in (1, scale.size):
         raise node.refuse(
-            Refusal.SCALE, f"{zero.size} zero points of {zero.dtype} do not fit {scale.size} scales and {dtype}", lever="check the model"
+            Refusal.SCALE,
+            f"{zero.size} zero points of {zero.dtype} do not fit {scale.size} scales and {dtype}",
+            lever="check the model",
         )
     return np.broadcast_to(zero.reshape(-1), scale.reshape(-1).shape)
 
@@ -66,11 +68,17 @@ def _axis(node: Node, scale: Array, shape: tuple[int, ...]) -> int:
         return -1
     axis = node.axis(axis, len(shape))
     if scale.ndim != 1 or scale.size != shape[axis]:
-        raise node.refuse(Refusal.SCALE, f"scales of {list(scale.shape)} do not fit axis {axis} of {list(shape)}", lever="check the model")
+        raise node.refuse(
+            Refusal.SCALE,
+            f"scales of {list(scale.shape)} do not fit axis {axis} of {list(shape)}",
+            lever="check the model",
+        )
     return axis
 
 
-def _grid(node: Node, dtype: np.dtype[Any], scale: npt.NDArray[np.float32], shape: tuple[int, ...]) -> UniformQuantizedType:
+def _grid(
+    node: Node, dtype: np.dtype[Any], scale: npt.NDArray[np.float32], shape: tuple[int, ...]
+) -> UniformQuantizedType:
     bits, shift = _GRIDS[dtype]
     zero = _zero_point(node, dtype, scale).astype(np.int64).reshape(-1) - shift
     return UniformQuantizedType.get(bits, scale.reshape(-1).tolist(), zero.tolist(), axis=_axis(node, scale, shape))
@@ -87,7 +95,12 @@ def _quantize(node: Node, default: DataType) -> Value:
     shape = value_shape(x)
     dtype = node.array(2, "zero point").dtype if node.has(2) else default.dtype
     if dtype not in _GRIDS:
-        raise node.refuse(Refusal.ELEMENT_TYPE, f"values are quantised to {dtype}", why="int8, uint8, int16 and uint16 are", lever=_LEVER)
+        raise node.refuse(
+            Refusal.ELEMENT_TYPE,
+            f"values are quantised to {dtype}",
+            why="int8, uint8, int16 and uint16 are",
+            lever=_LEVER,
+        )
     if isinstance(x, Static):
         axis = _axis(node, scale, shape)
         step, zero = _along(scale, axis, len(shape)), _along(_zero_point(node, dtype, scale), axis, len(shape))
@@ -100,7 +113,9 @@ def _quantize(node: Node, default: DataType) -> Value:
     grid = _grid(node, dtype, scale, shape)
     value = node.emit(FakeQuantOp, x, grid=grid)
     if not isinstance(value, SSAValue):
-        raise node.refuse(Refusal.INTEGER_DATA, "a quantised value is quantised again", lever="remove one QuantizeLinear")
+        raise node.refuse(
+            Refusal.INTEGER_DATA, "a quantised value is quantised again", lever="remove one QuantizeLinear"
+        )
     return Quantized(value, grid, dtype.kind == "u")
 
 
@@ -138,11 +153,14 @@ def contrib_quantize_v1(node: Node) -> Value:
 
 
 def _weight(node: Node, x: Static, scale: npt.NDArray[np.float32]) -> Value:
-    """Stored integers as `(q - zp) * scale` in float32: on a grid for 8 and 16 bits, plain numbers for int32 (a bias)."""
+    """Stored integers as `(q - zp) * scale` in float32: on a grid for 8 and 16 bits, plain for int32, a bias."""
     shape, dtype = x.array.shape, x.array.dtype
     axis = _axis(node, scale, shape)
     zero = _along(_zero_point(node, dtype, scale), axis, len(shape)).astype(np.int64)
-    real = ((x.array.astype(np.int64) - zero).astype(np.float64) * _along(scale, axis, len(shape))).astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinity is refused when the constant is used
+        real = ((x.array.astype(np.int64) - zero).astype(np.float64) * _along(scale, axis, len(shape))).astype(
+            np.float32
+        )
     return Static(real, x.name, None if dtype == np.int32 else _grid(node, dtype, scale, shape))
 
 
@@ -150,15 +168,23 @@ def _from_input(node: Node, x: SSAValue, scale: npt.NDArray[np.float32]) -> Valu
     """A network input of integers: its type takes the grid, and it is dequantised."""
     type_ = tensor_type(x.type)
     element, shape = type_.element_type, type_.get_shape()
-    width = element.bits if isinstance(element, UniformQuantizedType) else element.width.data if isinstance(element, IntegerType) else 0
+    integer = element.storage if isinstance(element, UniformQuantizedType) else element
+    width: int = cast(Any, integer).width.data if isinstance(integer, IntegerType) else 0
     if width not in (8, 16) or not isinstance(x, BlockArgument):
-        raise node.refuse(Refusal.ELEMENT_TYPE, f"{element} is dequantised", why="int8 and int16 inputs are", lever="make the input float32")
+        raise node.refuse(
+            Refusal.ELEMENT_TYPE,
+            f"{element} is dequantised",
+            why="int8 and int16 inputs are",
+            lever="make the input float32",
+        )
     grid = _grid(node, np.dtype(f"int{width}"), scale, shape)
     if isinstance(element, IntegerType) and not x.uses.get_length() and grid.per_axis is None:
         x = node.build.retype(x, tensor(shape, grid))
     elif element != grid:
         raise node.refuse(
-            Refusal.GRID_MISMATCH, "the integers of an input are read in two ways", lever="dequantise the input once, with one scale"
+            Refusal.GRID_MISMATCH,
+            "the integers of an input are read in two ways",
+            lever="dequantise the input once, with one scale",
         )
     return node.emit(DequantizeOp, x, grid=grid)
 

@@ -1,4 +1,4 @@
-"""From a path, bytes or a ModelProto to a checked model: one graph, a known IR version, opsets that the converters know."""
+"""From a path or a ModelProto to a checked model: one graph, a known IR version, opsets that the converters know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hbir.errors import ImportModelError
 from hbir.frontends.onnx.errors import Refusal
@@ -40,11 +40,13 @@ def read_model(source: Any) -> Model:
     if isinstance(source, ModelProto):
         model, folder = source, None
     elif isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = Path(cast("str | os.PathLike[str]", source))
         model, folder = _parse(_read(path), path.name), path.parent
     else:
         raise ImportModelError(
-            Refusal.FILE, f"a {type(source).__name__} is not a model", lever="give the path of an .onnx file, or an onnx.ModelProto"
+            Refusal.FILE,
+            f"a {type(source).__name__} is not a model",
+            lever="give the path of an .onnx file, or an onnx.ModelProto",
         )
     if not model.HasField("graph") or not model.graph.output:
         raise ImportModelError(
@@ -58,7 +60,9 @@ def read_model(source: Any) -> Model:
             Refusal.IR_VERSION,
             f"IR version {model.ir_version} is not between {MIN_IR_VERSION} and {IR_VERSION}",
             why=f"the installed package onnx knows IR versions up to {IR_VERSION}",
-            lever="upgrade the package onnx" if model.ir_version > IR_VERSION else "export the model with a newer exporter",
+            lever="upgrade the package onnx"
+            if model.ir_version > IR_VERSION
+            else "export the model with a newer exporter",
         )
     return Model(model.graph, model.ir_version, _opsets(model.opset_import), ExternalData(folder))
 
@@ -76,7 +80,9 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ImportModelError(Refusal.FILE, f"cannot read {path}", why=reason, lever="check the path of the model") from None
+        raise ImportModelError(
+            Refusal.FILE, f"cannot read {path}", why=reason, lever="check the path of the model"
+        ) from None
 
 
 def _parse(data: bytes, name: str) -> Any:
@@ -103,10 +109,13 @@ def _opsets(imports: Iterable[Any]) -> dict[str, int]:
     if version is None and set(opsets) - {CONTRIB}:
         # Every operator is then of a foreign domain, and the refusal of the first one names it.
         return opsets
+    target = MAX_OPSET if (version or 0) > MAX_OPSET else 13
     if version is None or not MIN_OPSET <= version <= MAX_OPSET:
         raise ImportModelError(
             Refusal.OPSET,
-            "the model names no opset" if version is None else f"opset {version} is not between {MIN_OPSET} and {MAX_OPSET}",
-            lever=f"convert the model with onnx.version_converter.convert_version(model, {MAX_OPSET if (version or 0) > MAX_OPSET else 13})",
+            "the model names no opset"
+            if version is None
+            else f"opset {version} is not between {MIN_OPSET} and {MAX_OPSET}",
+            lever=f"convert the model with onnx.version_converter.convert_version(model, {target})",
         )
     return opsets

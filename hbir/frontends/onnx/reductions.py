@@ -11,10 +11,27 @@ from hbir.frontends.onnx.values import Static, Value, value_shape
 
 __all__: list[str] = []
 
-_KINDS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceProd": "prod", "ReduceSum": "sum"}
-_KINDS |= dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"), "sum")
+_KINDS = {
+    "ReduceL1": "sum",
+    "ReduceL2": "sum",
+    "ReduceLogSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMean": "mean",
+    "ReduceMin": "min",
+    "ReduceProd": "prod",
+    "ReduceSum": "sum",
+    "ReduceSumSquare": "sum",
+}
 _BEFORE = {"ReduceL1": "abs", "ReduceL2": "square", "ReduceSumSquare": "square"}
 _AFTER = {"ReduceL2": "sqrt", "ReduceLogSum": "log"}
+
+
+def _prepared(node: Node, x: Value) -> Value:
+    return node.emit(FunctionOp, x, function=_BEFORE[node.operator], parameters=None) if node.operator in _BEFORE else x
+
+
+def _finished(node: Node, x: Value) -> Value:
+    return node.emit(FunctionOp, x, function=_AFTER[node.operator], parameters=None) if node.operator in _AFTER else x
 
 
 def _reduce(node: Node, axes: Sequence[int] | None) -> Value:
@@ -22,18 +39,18 @@ def _reduce(node: Node, axes: Sequence[int] | None) -> Value:
     rank = len(value_shape(x))
     keep = bool(node.integer("keepdims", 1))
     chosen = sorted(node.axes(range(rank) if axes is None else axes, rank))
-    if node.operator in _BEFORE:
-        x = node.emit(FunctionOp, x, function=_BEFORE[node.operator], parameters=None)
+    x = _prepared(node, x)
     if chosen:
         x = node.emit(ReduceOp, x, kind=_KINDS[node.operator], axes=tuple(chosen), keep=keep)
-    return node.emit(FunctionOp, x, function=_AFTER[node.operator], parameters=None) if node.operator in _AFTER else x
+    return _finished(node, x)
 
 
 def _axes_operand(node: Node) -> Value:
     none_means_none = bool(node.integer("noop_with_empty_axes", 0))
     axes = node.integers(1, "axes") if node.has(1) else []
     if not axes and none_means_none:
-        return node.real(0)
+        node.ignore("keepdims")
+        return _finished(node, _prepared(node, node.real(0)))
     return _reduce(node, axes or None)
 
 

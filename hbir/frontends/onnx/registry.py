@@ -1,4 +1,4 @@
-"""The table of converters, filled by a decorator: operator and domain to functions, each valid from its opset upwards."""
+"""The table of converters, filled by a decorator: operator and domain to functions, each valid from its opset on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from hbir.frontends.onnx.node import Node
@@ -20,6 +20,8 @@ CONTRIB = "com.microsoft"
 
 Converter: TypeAlias = "Callable[[Node], Value | tuple[Value, ...]]"
 """Takes a node with its operands, returns its results; raises ImportModelError."""
+
+ConverterT = TypeVar("ConverterT", bound=Callable[..., Any])
 
 _FAMILIES = (
     "activations",
@@ -37,10 +39,10 @@ _VERSION = re.compile(r"_v(\d+)$")
 _TABLE: dict[tuple[str, str], list[tuple[int, Converter]]] = {}
 
 
-def converts(*operators: str, domain: str = "") -> Callable[[Converter], Converter]:
+def converts(*operators: str, domain: str = "") -> Callable[[ConverterT], ConverterT]:
     """Register a converter for operators. Its name ends in `_vN`: it holds from opset N to the next one registered."""
 
-    def register(function: Converter) -> Converter:
+    def register(function: ConverterT) -> ConverterT:
         found = _VERSION.search(function.__name__)
         if found is None:
             raise ValueError(f"the name of converter {function.__name__} does not end in _vN")
@@ -73,8 +75,9 @@ def converter_for(operator: str, domain: str, opset: int) -> Converter | None:
 
 
 def supported_operators() -> dict[str, list[int]]:
-    """Every operator that can be imported ("domain::name", or the name alone for ONNX's own), with its converters' opsets."""
+    """Every operator that can be imported, as "domain::name" or a plain ONNX name, with its converters' opsets."""
     table = _loaded()
     return {
-        f"{domain}::{operator}" if domain else operator: versions_of(operator, domain) for domain, operator in sorted(table)
+        f"{domain}::{operator}" if domain else operator: versions_of(operator, domain)
+        for domain, operator in sorted(table)
     }

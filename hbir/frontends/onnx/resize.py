@@ -29,7 +29,7 @@ _ROUNDINGS: dict[str, Callable[[Fraction], int]] = {
 
 
 def source_map(coordinates: str, size: int, out: int, scale: Fraction) -> tuple[Fraction, Fraction]:
-    """(step, offset): position i of the result reads the source at i * step + offset. Formulas of the operator's page."""
+    """(step, offset): position i of the result reads the source at i * step + offset, as the operator's page says."""
     if coordinates == "align_corners":
         return (Fraction(size - 1, out - 1) if out > 1 else Fraction(0)), Fraction(0)
     step = 1 / scale
@@ -43,25 +43,33 @@ def source_map(coordinates: str, size: int, out: int, scale: Fraction) -> tuple[
 
 
 def rational_scale(scale: float) -> Fraction:
-    """The short fraction that a float32 scale was rounded from (0.6 means 3/5), or its exact value when there is none."""
+    """The short fraction that a float32 scale was rounded from (0.6 means 3/5), or its exact value without one."""
     exact = Fraction(scale)
     short = exact.limit_denominator(4096)
     return short if np.float32(float(short)) == np.float32(scale) else exact
 
 
-def _extents(node: Node, shape: Sequence[int], scales: Sequence[float] | None, sizes: Sequence[int] | None) -> list[tuple[int, Fraction]]:
+def _extents(
+    node: Node, shape: Sequence[int], scales: Sequence[float] | None, sizes: Sequence[int] | None
+) -> list[tuple[int, Fraction]]:
     """(extent, scale) of the result for each axis."""
     given = scales if sizes is None else sizes
     if given is None or len(given) != len(shape):
-        raise node.refuse(Refusal.SHAPE, f"scales or sizes do not fit {extent_text(tuple(shape))}", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"scales or sizes do not fit {extent_text(tuple(shape))}", lever="check the model"
+        )
     if any(not (math.isfinite(item) and item > 0) for item in given):
-        raise node.refuse(Refusal.SHAPE, f"scales or sizes {list(given)} are not all above zero", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"scales or sizes {list(given)} are not all above zero", lever="check the model"
+        )
     if sizes is not None:
         found = [(size, Fraction(size, extent)) for size, extent in zip(sizes, shape, strict=True)]
     else:
         exact = [rational_scale(scale) for scale in given]
         found = [(math.floor(scale * extent), scale) for scale, extent in zip(exact, shape, strict=True)]
-    if any(extent < 1 or extent > _MAX_EXTENT for extent, _ in found[2:]) or [e for e, _ in found[:2]] != list(shape[:2]):
+    if any(extent < 1 or extent > _MAX_EXTENT for extent, _ in found[2:]) or [e for e, _ in found[:2]] != list(
+        shape[:2]
+    ):
         raise node.refuse(
             Refusal.SHAPE,
             f"{extent_text(tuple(shape))} would become {extent_text(tuple(extent for extent, _ in found))}",
@@ -71,7 +79,9 @@ def _extents(node: Node, shape: Sequence[int], scales: Sequence[float] | None, s
     return found
 
 
-def _resize(node: Node, scales: Sequence[float] | None, sizes: Sequence[int] | None, coordinates: str, rounding: str, mode: str) -> Value:
+def _resize(
+    node: Node, scales: Sequence[float] | None, sizes: Sequence[int] | None, coordinates: str, rounding: str, mode: str
+) -> Value:
     x = node.operand(0)
     rank = node.rank(0, (3, 4))
     shape = value_shape(x)
@@ -83,7 +93,9 @@ def _resize(node: Node, scales: Sequence[float] | None, sizes: Sequence[int] | N
         return x
     if mode == "nearest":
         pick = _ROUNDINGS[rounding]
-        rows, columns = ([min(max(pick(i * step + offset), 0), size - 1) for i in range(out)] for size, out, step, offset in maps)
+        rows, columns = (
+            [min(max(pick(i * step + offset), 0), size - 1) for i in range(out)] for size, out, step, offset in maps
+        )
         y = node.emit(ResizeNearestOp, to_nhwc(node, x), rows=rows, columns=columns)
     else:
         rows, columns = (_rational(node, out, step, offset) for _, out, step, offset in maps)
@@ -98,7 +110,9 @@ def _rational(node: Node, out: int, step: Fraction, offset: Fraction) -> tuple[i
     common = math.lcm(step.denominator, offset.denominator)
     entries = (out, int(step * common), int(offset * common), common)
     if max(map(abs, entries)) >= 1 << 62:
-        raise node.refuse(Refusal.ATTRIBUTE, f"the scale {float(1 / step)} is too uneven", lever="give `sizes` instead of `scales`")
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"the scale {float(1 / step)} is too uneven", lever="give `sizes` instead of `scales`"
+        )
     return entries
 
 

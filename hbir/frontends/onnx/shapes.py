@@ -39,7 +39,10 @@ _COMPUTED_INTEGERS = {DataType.INT32: i32, DataType.INT64: i64}
 def _check_count(node: Node, shape: tuple[int, ...]) -> None:
     if min(shape, default=0) < 0 or math.prod(shape) > MAX_STATIC_ELEMENTS:
         raise node.refuse(
-            Refusal.TOO_LARGE_TENSOR, f"shape {list(shape)} is not one to compute", why="it is negative or too large", lever="check the model"
+            Refusal.TOO_LARGE_TENSOR,
+            f"shape {list(shape)} is not one to compute",
+            why="it is negative or too large",
+            lever="check the model",
         )
 
 
@@ -68,7 +71,11 @@ def constant_v1(node: Node) -> Value:
     tensor = node.opt_tensor("value")
     if tensor is not None:
         return node.known(tensor)
-    number, numbers, integers = node.opt_number("value_float"), node.opt_numbers("value_floats"), node.opt_integers("value_ints")
+    number, numbers, integers = (
+        node.opt_number("value_float"),
+        node.opt_numbers("value_floats"),
+        node.opt_integers("value_ints"),
+    )
     if number is not None or numbers is not None:
         return node.known(number if numbers is None else numbers, np.float32)
     if integers is not None:
@@ -76,7 +83,12 @@ def constant_v1(node: Node) -> Value:
     marker = node.integer("value_int", -1), node.integer("value_int", 0)
     if marker[0] == marker[1]:
         return node.known(marker[0], np.int64)
-    raise node.refuse(Refusal.ATTRIBUTE, "the constant has no numbers", why="strings and sparse tensors are not supported", lever="use a tensor")
+    raise node.refuse(
+        Refusal.ATTRIBUTE,
+        "the constant has no numbers",
+        why="strings and sparse tensors are not supported",
+        lever="use a tensor",
+    )
 
 
 @converts("ConstantOfShape")
@@ -85,17 +97,26 @@ def constant_of_shape_v9(node: Node) -> Value:
     shape, value = tuple(node.integers(0, "shape")), node.opt_tensor("value")
     _check_count(node, shape)
     if value is not None and value.size != 1:
-        raise node.refuse(Refusal.ATTRIBUTE, f"attribute value has {value.size} elements, not one", lever="check the model")
-    return node.known(np.zeros(shape, np.float32) if value is None else np.full(shape, value.reshape(-1)[0], value.dtype))
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"attribute value has {value.size} elements, not one", lever="check the model"
+        )
+    return node.known(
+        np.zeros(shape, np.float32) if value is None else np.full(shape, value.reshape(-1)[0], value.dtype)
+    )
 
 
 @converts("Range")
 def range_v11(node: Node) -> Value:
     """`start + i * delta` up to `limit`."""
-    start, limit, delta = (node.array(index, role).reshape(-1)[:1] for index, role in enumerate(("start", "limit", "delta")))
-    node.scalar(0, "start"), node.scalar(1, "limit"), node.scalar(2, "delta")
+    start, limit, delta = (
+        node.array(index, role).reshape(-1) for index, role in enumerate(("start", "limit", "delta"))
+    )
+    if not start.size == limit.size == delta.size == 1:
+        raise node.refuse(Refusal.SHAPE, "start, limit and delta are not all scalars", lever="check the model")
     if delta[0] == 0 or not all(np.isfinite(item[0]) for item in (start, limit, delta)):
-        raise node.refuse(Refusal.SHAPE, f"a range from {start[0]} to {limit[0]} by {delta[0]} has no end", lever="check the model")
+        raise node.refuse(
+            Refusal.SHAPE, f"a range from {start[0]} to {limit[0]} by {delta[0]} has no end", lever="check the model"
+        )
     count = max(math.ceil((float(limit[0]) - float(start[0])) / float(delta[0])), 0)
     _check_count(node, (count,))
     return node.known(np.arange(count).astype(start.dtype) * delta + start, start.dtype)
@@ -147,8 +168,8 @@ def cum_sum_v11(node: Node) -> Value:
 
 @converts("Cast")
 def cast_v6(node: Node) -> Value:
-    """Known tensors change their dtype. Computed floats are float32 whatever float type the model names; computed integers
-    become float32 or another width."""
+    """Known tensors change their dtype. Computed floats are float32 whatever float type the model names; computed
+    integers become float32 or another width."""
     node.ignore("saturate", "round_mode")
     to, x = node.integer("to", 0), node.operand(0)
     supported = to in {int(member) for member in DataType} - {DataType.STRING, DataType.INT4, DataType.UINT4}
@@ -165,7 +186,11 @@ def cast_v6(node: Node) -> Value:
     if isinstance(element, IntegerType) and to in _FLOATS:
         return node.emit(CastOp, x, to="f32")
     if isinstance(element, IntegerType) and to in _COMPUTED_INTEGERS:
-        return x if element == _COMPUTED_INTEGERS[DataType(to)] else node.emit(CastOp, x, to=str(_COMPUTED_INTEGERS[DataType(to)]))
-    raise node.unsupported("to", type_name(to), f"the operand holds {element} of the network's data", "keep data in float32")
-
-
+        return (
+            x
+            if element == _COMPUTED_INTEGERS[DataType(to)]
+            else node.emit(CastOp, x, to=str(_COMPUTED_INTEGERS[DataType(to)]))
+        )
+    raise node.unsupported(
+        "to", type_name(to), f"the operand holds {element} of the network's data", "keep data in float32"
+    )

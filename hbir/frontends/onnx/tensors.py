@@ -1,4 +1,4 @@
-"""TensorProto to numpy: all encodings of the format, without a copy where the bytes allow it, external files included."""
+"""TensorProto to numpy: all encodings of the format, without a copy where the bytes allow it, and external files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ _DTYPES: dict[DataType, npt.DTypeLike] = {
 }
 _KNOWN = frozenset(int(member) for member in DataType)
 # Bytes as they are stored; the types missing here are stored as they are held.
-_STORED: dict[DataType, npt.DTypeLike] = {DataType.BFLOAT16: np.uint16, DataType.UINT4: np.uint8, DataType.INT4: np.uint8}
+_STORED: dict[DataType, npt.DTypeLike] = {
+    DataType.BFLOAT16: np.uint16,
+    DataType.UINT4: np.uint8,
+    DataType.INT4: np.uint8,
+}
 _TYPED_FIELDS = {
     DataType.FLOAT: "float_data",
     DataType.DOUBLE: "double_data",
@@ -103,7 +107,7 @@ class ExternalData:
         self._maps: dict[str, memoryview] = {}
 
     def read(self, entries: dict[str, str], size: int, where: str) -> memoryview:
-        """The `size` bytes that the entries (`location`, `offset`, `length`) of a tensor name. Raises HB0140 to HB0144."""
+        """The `size` bytes that a tensor's entries (`location`, `offset`, `length`) name. Raises HB0140 to HB0144."""
         if self.folder is None:
             raise ImportModelError(
                 Refusal.EXTERNAL_FOLDER,
@@ -114,7 +118,9 @@ class ExternalData:
             )
         location = entries.get("location", "")
         view = self._map(location, where)
-        offset, length = (_number(entries.get(key, default), key, where) for key, default in (("offset", "0"), ("length", str(size))))
+        offset, length = (
+            _number(entries.get(key, default), key, where) for key, default in (("offset", "0"), ("length", str(size)))
+        )
         if length != size or offset + length > len(view):
             raise ImportModelError(
                 Refusal.EXTERNAL_RANGE,
@@ -129,7 +135,14 @@ class ExternalData:
         if location in self._maps:
             return self._maps[location]
         path = PurePosixPath(location)
-        if not location or path.is_absolute() or ".." in path.parts or "\\" in location or "\0" in location or ":" in location:
+        if (
+            not location
+            or path.is_absolute()
+            or ".." in path.parts
+            or "\\" in location
+            or "\0" in location
+            or ":" in location
+        ):
             raise ImportModelError(
                 Refusal.EXTERNAL_ESCAPES,
                 f"external data '{location}' is not a path inside the model's folder",
@@ -175,13 +188,16 @@ class ExternalData:
 def _number(text: str, key: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ImportModelError(
-            Refusal.EXTERNAL_RANGE, f"{key} '{text[:40]}' of external data is not a number of bytes", where=where, lever="write the file again"
+            Refusal.EXTERNAL_RANGE,
+            f"{key} '{text[:40]}' of external data is not a number of bytes",
+            where=where,
+            lever="write the file again",
         )
     return int(text)
 
 
 def _unpack(stored: Array, data_type: DataType, count: int) -> Array:
-    """Stored integers to values: bfloat16 is the upper half of a float32, 4-bit integers lie two to a byte, low half first."""
+    """Stored integers to values: bfloat16 is the upper half of a float32, 4-bit integers lie two a byte, low first."""
     if data_type is DataType.BFLOAT16:
         return (stored.astype(np.uint32) << 16).view(np.float32)
     if data_type in (DataType.INT4, DataType.UINT4):
@@ -201,7 +217,7 @@ def _typed(tensor: Any, data_type: DataType, stored: np.dtype[Any]) -> Array:
 
 
 def tensor_array(tensor: Any, external: ExternalData, name: str | None = None) -> Array:
-    """The values of a TensorProto, read-only where they share the model's bytes. Raises HB0122, HB0131, HB0132, HB014x."""
+    """The values of a TensorProto, read-only where they share the model's bytes. Raises HB0131, HB0132, HB014x."""
     where = f"tensor '{name if name is not None else decode_text(tensor.name, 'the name of a tensor')}'"
     if tensor.data_type not in _KNOWN - {DataType.STRING} or tensor.HasField("segment"):
         raise ImportModelError(
@@ -213,7 +229,9 @@ def tensor_array(tensor: Any, external: ExternalData, name: str | None = None) -
     data_type = DataType(tensor.data_type)
     dims: Sequence[int] = tuple(tensor.dims)
     if min(dims, default=0) < 0:
-        raise ImportModelError(Refusal.TENSOR_SIZE, f"shape {dims} has a negative extent", where=where, lever="write the file again")
+        raise ImportModelError(
+            Refusal.TENSOR_SIZE, f"shape {dims} has a negative extent", where=where, lever="write the file again"
+        )
     count = math.prod(dims)
     stored = np.dtype(_STORED.get(data_type, data_type.dtype))
     packed = -(-count // 2) if data_type in (DataType.INT4, DataType.UINT4) else count

@@ -1,4 +1,9 @@
-"""How loops are compiled: cached on disk when that is possible, one machine-code version per tuple of array types."""
+"""How loops are compiled and run: tasks are C functions of (task index, record), run by one parallel driver.
+
+A record is a numpy structure of addresses, strides and parameters that a kernel fills once, when it is bound; a call then
+passes two addresses and a count. Machine code is cached beside the source, else in the user's cache folder; where neither can
+be written it is made anew in each process.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +13,73 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba import types
+from numba import prange, types
 from numba.np.numpy_support import from_dtype
 
+from hbir.kernels.jit.simd import call_task
 from hbir.numerics.rescale import apply_scale as _apply_scale
 
-__all__ = ["apply_scale", "jit", "specialise"]
+__all__ = ["apply_scale", "bind_task", "c_function", "inner", "record_dtype", "task", "threads"]
 
 
-def jit(parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` for a kernel loop: cached beside the source, in the user's cache folder, or (neither writable) not at all."""
+def _cached(compile_with: Callable[[bool], Any]) -> Any:
+    try:
+        return compile_with(True)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        return compile_with(False)
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        # Loops index with range variables only; error_model numpy keeps divisions free of exception branches.
-        options: dict[str, Any] = {"nogil": True, "parallel": parallel, "error_model": "numpy"}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # "cannot cache function: no locator available": nowhere to write
-            return numba.njit(cache=False, **options)(function)
 
-    return decorate
+def inner(function: Callable[..., Any]) -> Any:
+    """A helper that tasks call; compiled into each of them."""
+    return _cached(lambda cache: numba.njit(cache=cache, error_model="numpy")(function))
 
 
 apply_scale = numba.njit(_apply_scale)
 
 
-def _numba_type(argument: Any) -> Any:
-    if isinstance(argument, np.ndarray):
-        # Layout "A" takes contiguous arrays and strided views alike: one version of the code instead of one per layout.
-        layout = "C" if argument.ndim == 1 and argument.flags.c_contiguous else "A"
-        return types.Array(from_dtype(argument.dtype), argument.ndim, layout, readonly=not argument.flags.writeable)
-    if isinstance(argument, float):
-        return types.float64
-    return types.int64
+def c_function(arguments: int) -> Callable[[Callable[..., None]], int]:
+    """Decorator: the address of the function compiled as C, taking that many int64; for code that several tasks share."""
+    signature = types.void(*[types.int64] * arguments)
+    return lambda function: _cached(
+        lambda cache: numba.cfunc(signature, cache=cache, error_model="numpy")(function).address
+    )
 
 
-def specialise(loop: Any, *arguments: npt.NDArray[Any] | int | float) -> Callable[..., None]:
-    """Compiled entry point of `loop` for arguments of these types; scalars are int64 (float64 for floats).
+def record_dtype(integers: tuple[str, ...], floats: tuple[str, ...] = ()) -> np.dtype[Any]:
+    """Structure of int64 fields (addresses, sizes, byte strides, parameters), then float64 fields."""
+    return np.dtype([(name, np.int64) for name in integers] + [(name, np.float64) for name in floats], align=True)
 
-    The entry point skips numba's type dispatch: pass it arguments of exactly these types.
-    """
-    signature = tuple(_numba_type(argument) for argument in arguments)
-    loop.compile(signature)
-    return loop.get_overload(signature)
+
+def task(dtype: np.dtype[Any]) -> Callable[[Callable[[Any, Any], None]], int]:
+    """Decorator: the address of a task, a function of (index, carray pointer to a record of `dtype`)."""
+    signature = types.void(types.int64, types.CPointer(from_dtype(dtype)))
+    return lambda function: _cached(
+        lambda cache: numba.cfunc(signature, cache=cache, error_model="numpy")(function).address
+    )
+
+
+def _run_tasks(address: Any, count: Any, record: Any) -> None:
+    for index in prange(count):
+        call_task(address, index, record)
+
+
+_driver_type = types.void(types.int64, types.int64, types.int64)
+_driver: Any = _cached(lambda cache: numba.njit(_driver_type, parallel=True, nogil=True, cache=cache)(_run_tasks))
+_run: Callable[[int, int, int], None] = _driver.get_overload(_driver.signatures[0])
+
+
+def threads() -> int:
+    """Worker threads of the parallel driver."""
+    return int(numba.get_num_threads())
+
+
+def bind_task(address: int, count: int, record: npt.NDArray[Any], *alive: Any) -> Callable[[], None]:
+    """Function that runs `count` tasks on `record`; it keeps `alive`, whose addresses the record holds, from being freed."""
+    place = record.ctypes.data
+
+    def run(_alive: tuple[Any, ...] = (record, *alive)) -> None:
+        _run(address, count, place)
+
+    return run

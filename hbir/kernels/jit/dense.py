@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import carray
 
-from hbir.kernels.jit.compile import apply_scale, jit
-from hbir.kernels.jit.simd import contiguous, tile_function
+from hbir.kernels.jit.compile import inner, record_dtype, task
+from hbir.kernels.jit.simd import (
+    call_finish,
+    call_tile,
+    copy_word4,
+    copy_word8,
+    pointer_int8,
+    pointer_int32,
+)
+from hbir.kernels.jit.tiles import EPILOGUE_FIELDS
 
-__all__ = ["GEOMETRY", "conv_int8"]
+__all__ = ["CONV", "dense_task"]
 
-# The int64 fields of a geometry record, in order.
-GEOMETRY = (
-    "tasks", "by_columns", "out_height", "out_width", "cin", "cout", "groups", "kernel_height", "kernel_width",
-    "stride_y", "stride_x", "top", "left", "dilation_y", "dilation_x", "in_place",
-    "raw", "zp_out", "lo", "hi", "has_residual", "residual_multiplier", "residual_shift", "residual_zp", "out_multiplier", "out_shift",
-)  # fmt: skip
-
-_tile_6x4 = tile_function(6, 4)
-_tile_8x3 = tile_function(8, 3)
-_tile_12x2 = tile_function(12, 2)
-_tile_12x1 = tile_function(12, 1)
-_tile_1x4 = tile_function(1, 4)
-_tile_1x1 = tile_function(1, 1)
-
-
-@jit()
-def _single_row(columns, pointers, taps, quads, weight, stride, out):
-    """Sums of one row, for matrix-vector products and for the correction of unsigned activations."""
-    column = 0
-    while column + 4 <= columns:
-        _tile_1x4(pointers, taps, quads, weight + column * stride, stride, out + column * 64)
-        column += 4
-    while column < columns:
-        _tile_1x1(pointers, taps, quads, weight + column * stride, stride, out + column * 64)
-        column += 1
+# Addresses, byte strides (x_n: of the batch axis of x), geometry, epilogue. x, y and residual are NHWC with contiguous C.
+CONV = record_dtype((
+    "tasks", "by_columns", "row_block", "finish", "kind",
+    "x", "x_n", "x_h", "x_w", "batch", "height", "width", "cin",
+    "y", "y_n", "y_h", "y_w", "y_c", "out_height", "out_width", "cout",
+    "residual", "residual_n", "residual_h", "residual_w", "residual_c",
+    "weight", "bias", "multiplier", "shift", "zero_line", "pad_line",
+    "groups", "kernel_height", "kernel_width", "stride_y", "stride_x", "top", "left", "dilation_y", "dilation_x",
+    "zp_out", "lo", "hi", "residual_multiplier", "residual_shift", "residual_zp", "out_multiplier", "out_shift",
+))  # fmt: skip
 
 
-@jit()
-def _row_block(rows, columns, pointers, taps, quads, weight, stride, out):
-    if rows == 1:
-        _single_row(columns, pointers, taps, quads, weight, stride, out)
-    elif columns == 4:
-        _tile_6x4(pointers, taps, quads, weight, stride, out)
-    elif columns == 3:
-        _tile_8x3(pointers, taps, quads, weight, stride, out)
-    elif columns == 2:
-        _tile_12x2(pointers, taps, quads, weight, stride, out)
-    else:
-        _tile_12x1(pointers, taps, quads, weight, stride, out)
-
-
-@jit()
+@inner
 def _columns_at_once(remaining):
     """Blocks of 16 columns for the next tile: fours, with threes so that no single block is left over."""
     if remaining >= 4 and remaining != 5 and remaining != 6 and remaining != 9:
@@ -59,151 +38,154 @@ def _columns_at_once(remaining):
     return min(remaining, 3)
 
 
-@jit()
-def _gather(source, n, origin_y, origin_x, first, cin, kernel_height, kernel_width, dilation_y, dilation_x, pad_value, target):
-    """Copy one window of `source` (N, H, W, C) to `target`, in the order of the weight's K."""
-    height, width = source.shape[1], source.shape[2]
+@inner
+def _copy_run(target, source, count):
+    """Copy `count` >= 4 bytes, in overlapping words."""
+    if count >= 8:
+        at = 0
+        while at + 8 < count:
+            copy_word8(target + at, source + at)
+            at += 8
+        copy_word8(target + count - 8, source + count - 8)
+    else:
+        copy_word4(target, source)
+        copy_word4(target + count - 4, source + count - 4)
+
+
+@inner
+def _gather(c, address, iy, ix, target):
+    """Copy the window whose first element is at row `iy`, column `ix` of an image to `target`, in the order of K."""
+    run = c.kernel_width * c.cin
+    inside = iy >= 0 and iy + (c.kernel_height - 1) * c.dilation_y < c.height
+    inside = inside and ix >= 0 and ix + (c.kernel_width - 1) * c.dilation_x < c.width
+    if inside and run >= 4 and (c.kernel_width == 1 or (c.dilation_x == 1 and c.x_w == c.cin)):
+        line = address + iy * c.x_h + ix * c.x_w
+        for i in range(c.kernel_height):
+            _copy_run(target + i * run, line + i * c.dilation_y * c.x_h, run)
+        return
+    to = pointer_int8(target)
+    pad = pointer_int8(c.pad_line)[0]
     at = 0
-    for i in range(kernel_height):
-        y = origin_y + i * dilation_y
-        for j in range(kernel_width):
-            x = origin_x + j * dilation_x
-            if 0 <= y < height and 0 <= x < width:
-                for c in range(cin):
-                    target[at + c] = source[n, y, x, first + c]
+    for i in range(c.kernel_height):
+        y = iy + i * c.dilation_y
+        for j in range(c.kernel_width):
+            x = ix + j * c.dilation_x
+            if y >= 0 and y < c.height and x >= 0 and x < c.width:
+                source = pointer_int8(address + y * c.x_h + x * c.x_w)
+                for k in range(c.cin):
+                    to[at + k] = source[k]
             else:
-                for c in range(cin):
-                    target[at + c] = pad_value
-            at += cin
+                for k in range(c.cin):
+                    to[at + k] = pad
+            at += c.cin
 
 
-@jit()
-def _finish_row(sums, correction, bias, multiplier, shift, residual, y, parameters):
-    """Requantise one row of accumulators into `y`; all arguments contiguous, channel by channel."""
-    raw, zp_out, lo, hi, has_residual, residual_multiplier, residual_shift, residual_zp, out_multiplier, out_shift = parameters
-    count = y.size
-    if raw:
-        for c in range(count):
-            y[c] = np.int32(sums[c] + correction[c])
-    elif has_residual:
-        for c in range(count):
-            scaled = apply_scale(np.int64(np.int32(sums[c] + correction[c])), np.int64(multiplier[c]), np.int64(shift[c]))
-            other = apply_scale(np.int64(residual[c]) - residual_zp, residual_multiplier, residual_shift)
-            total = apply_scale(scaled + other, out_multiplier, out_shift) + zp_out
-            y[c] = min(max(total, lo), hi)
-    else:
-        for c in range(count):
-            scaled = apply_scale(np.int64(np.int32(sums[c] + correction[c])), np.int64(multiplier[c]), np.int64(shift[c])) + zp_out
-            y[c] = min(max(scaled, lo), hi)
+@inner
+def _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers):
+    """Where each row of a block reads each tap: in the input, or in the line of padding."""
+    for i in range(c.kernel_height):
+        dy = i * c.dilation_y
+        for j in range(c.kernel_width):
+            dx = j * c.dilation_x
+            move = dy * c.x_h + dx * c.x_w
+            at = (i * c.kernel_width + j) * tile_rows
+            for r in range(tile_rows):
+                iy, ix = origin_y[r] + dy, origin_x[r] + dx
+                inside = (iy >= 0) & (iy < c.height) & (ix >= 0) & (ix < c.width)
+                pointers[at + r] = base[r] + move if inside else c.pad_line
 
 
-@jit()
-def _conv_task(task, x, pad_line, weight, bias, multiplier, shift, residual, y, geometry):
-    (
-        tasks, by_columns, out_height, out_width, cin, cout, groups, kernel_height, kernel_width,
-        stride_y, stride_x, top, left, dilation_y, dilation_x, in_place,
-    ) = (
-        geometry[0], geometry[1], geometry[2], geometry[3], geometry[4], geometry[5], geometry[6], geometry[7], geometry[8],
-        geometry[9], geometry[10], geometry[11], geometry[12], geometry[13], geometry[14], geometry[15],
-    )  # fmt: skip
-    parameters = (
-        geometry[16], geometry[17], geometry[18], geometry[19], geometry[20],
-        geometry[21], geometry[22], geometry[23], geometry[24], geometry[25],
-    )  # fmt: skip
-    height, width = x.shape[1], x.shape[2]
-    kernel = kernel_height * kernel_width
-    depth = (kernel * cin + 3) // 4  # quads of one packed column
-    taps, quads = (kernel, cin // 4) if in_place else (1, depth)
+@inner
+def _address(array):
+    return np.int64(array.ctypes.data)
+
+
+@task(CONV)
+def dense_task(index, record):
+    c = carray(record, 1)[0]
+    kernel = c.kernel_height * c.kernel_width
+    depth = (kernel * c.cin + 3) // 4  # quads of one packed column
+    in_place = c.cin % 4 == 0
+    taps, quads = (kernel, c.cin // 4) if in_place else (1, depth)
     stride = depth * 64
-    group_channels = cout // groups
+    group_channels = c.cout // c.groups
     blocks = (group_channels + 15) // 16
-    rows = x.shape[0] * out_height * out_width
+    rows = c.batch * c.out_height * c.out_width
     first_row, last_row, first_block, last_block = 0, rows, 0, blocks
-    if by_columns:
-        first_block, last_block = blocks * task // tasks, blocks * (task + 1) // tasks
+    if c.by_columns:
+        first_block, last_block = blocks * index // c.tasks, blocks * (index + 1) // c.tasks
     else:
-        first_row, last_row = rows * task // tasks, rows * (task + 1) // tasks
+        first_row, last_row = rows * index // c.tasks, rows * (index + 1) // c.tasks
 
+    bias, multiplier = carray(pointer_int32(c.bias), c.cout), carray(pointer_int32(c.multiplier), c.cout)
+    shift = carray(pointer_int8(c.shift), c.cout)
     sums = np.empty(12 * 64, np.int32)
-    correction = np.empty(64, np.int32)
-    pointers = np.empty(taps * 12, np.int64)
-    zero_row = np.zeros(4 * depth, np.int8)
-    zero_pointer = np.empty(1, np.int64)
-    zero_pointer[0] = zero_row.ctypes.data
-    gathered = np.zeros((1 if in_place else 12, 4 * depth), np.int8)
-    base = np.empty(12, np.int64)
-    origin_y = np.empty(12, np.int64)
-    origin_x = np.empty(12, np.int64)
-    place_n = np.empty(12, np.int64)
-    pad_address = np.int64(pad_line.ctypes.data)
+    correction, factors, shifts = np.zeros(64, np.int32), np.zeros(64, np.int32), np.ones(64, np.int64)
+    widened = np.zeros(12 * 16, np.int32)
+    pointers = np.full(taps * 12, c.zero_line, np.int64)
+    zero_pointer = np.full(1, c.zero_line, np.int64)
+    gathered = np.zeros(4 if in_place else 12 * 4 * depth, np.int8)
+    base, origin_y, origin_x = np.zeros(12, np.int64), np.zeros(12, np.int64), np.zeros(12, np.int64)
+    targets, others = np.zeros(12, np.int64), np.zeros(12, np.int64)
+    fields = np.zeros(EPILOGUE_FIELDS, np.int64)
+    fields[6], fields[7], fields[17], fields[18] = _address(targets), _address(widened), _address(others), c.residual_c
+    fields[9], fields[10], fields[11] = c.zp_out, c.lo, c.hi
+    fields[12], fields[13], fields[14] = c.residual_multiplier, c.residual_shift, c.residual_zp
+    fields[15], fields[16] = c.out_multiplier, c.out_shift
 
-    for group in range(groups):
-        input_address = np.int64(x.ctypes.data) + group * cin
+    for group in range(c.groups):
         block = first_block
         while block < last_block:
             columns = _columns_at_once(last_block - block)
             tile_rows = 6 if columns == 4 else 8 if columns == 3 else 12
-            panel = np.int64(weight.ctypes.data) + (group * blocks + block) * stride
-            first = group * group_channels + block * 16
-            count = min(16 * columns, (group + 1) * group_channels - first)
-            _single_row(columns, np.int64(zero_pointer.ctypes.data), 1, depth, panel, stride, np.int64(correction.ctypes.data))
-            for c in range(count):
-                correction[c] = bias[first + c] - correction[c]
             if last_row - first_row == 1:
                 tile_rows = 1
+            panel = c.weight + (group * blocks + block) * stride
+            first = group * group_channels + block * 16
+            count = min(16 * columns, (group + 1) * group_channels - first)
+            call_tile(c.row_block, 1, columns, _address(zero_pointer), 1, depth, panel, stride, _address(correction))
+            for k in range(count):
+                correction[k] = bias[first + k] - correction[k]
+                factors[k] = multiplier[first + k]
+                shifts[k] = shift[first + k]
+            n = first_row // (c.out_height * c.out_width)
+            oy = first_row // c.out_width - n * c.out_height
+            ox = first_row - (n * c.out_height + oy) * c.out_width
             row = first_row
             while row < last_row:
                 present = min(tile_rows, last_row - row)
-                for r in range(tile_rows):
-                    position = row + min(r, present - 1)  # missing rows repeat the last one and are not written
-                    n = position // (out_height * out_width)
-                    oy = position // out_width - n * out_height
-                    ox = position - (n * out_height + oy) * out_width
-                    place_n[r], origin_y[r], origin_x[r] = n, oy * stride_y - top, ox * stride_x - left
-                    base[r] = input_address + n * x.strides[0] + origin_y[r] * x.strides[1] + origin_x[r] * x.strides[2]
-                if in_place:
-                    for i in range(kernel_height):
-                        dy = i * dilation_y
-                        for j in range(kernel_width):
-                            dx = j * dilation_x
-                            move = dy * x.strides[1] + dx * x.strides[2]
-                            at = (i * kernel_width + j) * tile_rows
-                            for r in range(tile_rows):
-                                iy, ix = origin_y[r] + dy, origin_x[r] + dx
-                                inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
-                                pointers[at + r] = base[r] + move if inside else pad_address
-                else:
-                    for r in range(present):
-                        _gather(
-                            x, place_n[r], origin_y[r], origin_x[r], group * cin, cin, kernel_height, kernel_width,
-                            dilation_y, dilation_x, pad_line[0], gathered[r],
-                        )  # fmt: skip
-                    for r in range(tile_rows):
-                        pointers[r] = np.int64(gathered[r].ctypes.data)
-                _row_block(
-                    tile_rows, columns, np.int64(pointers.ctypes.data), taps, quads, panel, stride, np.int64(sums.ctypes.data)
-                )
                 for r in range(present):
-                    position = row + r
-                    n = place_n[r]
-                    oy = position // out_width - n * out_height
-                    ox = position - (n * out_height + oy) * out_width
-                    _finish_row(
-                        sums[r * columns * 16 : r * columns * 16 + count], correction, bias[first : first + count],
-                        multiplier[first : first + count], shift[first : first + count],
-                        contiguous(residual[n, oy, ox, first : first + count]), contiguous(y[n, oy, ox, first : first + count]),
-                        parameters,
-                    )  # fmt: skip
+                    iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
+                    targets[r] = c.y + first * c.y_c + n * c.y_n + oy * c.y_h + ox * c.y_w
+                    others[r] = c.residual + first * c.residual_c + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
+                    image = c.x + n * c.x_n + group * c.cin
+                    if in_place:
+                        base[r], origin_y[r], origin_x[r] = image + iy * c.x_h + ix * c.x_w, iy, ix
+                    else:
+                        pointers[r] = _address(gathered) + 4 * depth * r
+                        _gather(c, image, iy, ix, pointers[r])
+                    ox += 1
+                    if ox == c.out_width:
+                        ox = 0
+                        oy += 1
+                        if oy == c.out_height:
+                            oy = 0
+                            n += 1
+                if in_place:
+                    for r in range(present, tile_rows):  # missing rows repeat the last one and are not written
+                        base[r], origin_y[r], origin_x[r] = base[present - 1], origin_y[present - 1], origin_x[present - 1]
+                    _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers)
+                call_tile(c.row_block, tile_rows, columns, _address(pointers), taps, quads, panel, stride, _address(sums))
+                for column in range(columns):
+                    at = 16 * column
+                    fields[0], fields[1], fields[2] = present, _address(sums) + 4 * at, 64 * columns
+                    fields[3], fields[4] = _address(correction) + 4 * at, _address(factors) + 4 * at
+                    fields[5], fields[8] = _address(shifts) + 8 * at, min(count - at, 16)
+                    call_finish(c.finish, c.kind, _address(fields))
+                    for r in range(present):
+                        targets[r] += 16 * c.y_c
+                        others[r] += 16 * c.residual_c
                 row += present
             block += columns
-
-
-@jit(parallel=True)
-def conv_int8(x, pad_line, weight, bias, multiplier, shift, residual, y, geometry):
-    """Convolution of `x` int8 (N, H, W, Cin) into `y` (N, OH, OW, Cout), see `hbir.kernels.conv.conv2d`.
-
-    `pad_line` int8 holds at least Cin bytes of the padding value; `residual` has the shape of `y` (a dummy with zero strides
-    when unused); `geometry` holds the fields of GEOMETRY.
-    """
-    for task in prange(geometry[0]):
-        _conv_task(task, x, pad_line, weight, bias, multiplier, shift, residual, y, geometry)
+    # Buffers whose addresses alone were used above stay alive until here.
+    zero_pointer[0] = widened[0] + gathered[0] + fields[0]

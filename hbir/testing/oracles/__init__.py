@@ -1,5 +1,6 @@
-"""Judges from outside the project: programs that compute the same operations independently, so that tests can compare with `==`.
-`tosa` runs Arm's TOSA reference model, `tosa_cases` its generated conformance cases. They need the extra `test`."""
+"""Judges from outside the project: programs that compute the same operations independently, so that tests can compare
+with `==`. `tosa` runs Arm's TOSA reference model, `tosa_cases` its generated conformance cases. They need the extra
+`test`."""
 
 from __future__ import annotations
 
@@ -14,5 +15,5 @@ def import_test_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        message = f"'{name}' is not installed; this oracle needs the extra 'test' (package tosa-tools): pip install 'hbir[test]'"
+        message = f"'{name}' is not installed; this oracle needs the package tosa-tools: pip install 'hbir[test]'"
         raise ImportError(message, name=name) from error

@@ -1,6 +1,7 @@
-"""Arm's TOSA reference model as an oracle: functions from numpy arrays to numpy arrays, named and parametrised like `hbir.kernels`
-(plain OHWI weights instead of packed ones), so that a test is `assert (kernel(x, ...) == tosa.kernel(x, ...)).all()`. Results that
-a TOSA graph cannot give (an operand out of its type, an int48 rescale with a 32-bit multiplier) raise instead of guessing."""
+"""Arm's TOSA reference model as an oracle: functions from numpy arrays to numpy arrays, named and parametrised like
+`hbir.kernels` (plain OHWI weights instead of packed ones), so that a test is `assert (kernel(x, ...) ==
+tosa.kernel(x, ...)).all()`. Results that a TOSA graph cannot give (an operand out of its type, an int48 rescale with
+a 32-bit multiplier) raise instead of guessing."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 from hbir.errors import SimulationError
 from hbir.testing.oracles.tosa_graph import NAMES, Graph, Tensor
+from hbir.testing.oracles.tosa_moves import concat, pad, reshape, reverse, slice_, tile, transpose
+from hbir.testing.oracles.tosa_softmax import softmax
 
 __all__ = [
     "Graph",
@@ -61,7 +64,8 @@ def _finish(graph: Graph, x: Tensor, lo: int, hi: int) -> Array:
 def _rescaled(
     graph: Graph, x: Tensor, multiplier: npt.ArrayLike, shift: npt.ArrayLike, zp_in: int, zp_out: int, out: str
 ) -> Tensor:
-    """RESCALE; an INT48 value with a multiplier of more than 15 bits first becomes INT32 (callers see to it that it fits)."""
+    """RESCALE; an INT48 value with a multiplier of more than 15 bits first becomes INT32 (callers see to it that it
+    fits)."""
     if x.dtype == "INT48" and int(np.max(multiplier)) >= 1 << 15:
         x = graph.rescale(x, 1 << 14, 14, 0, 0, "INT32")
     return graph.rescale(x, multiplier, shift, zp_in, zp_out, out)
@@ -82,9 +86,16 @@ def _refuse_wide(bound: int, multiplier: npt.ArrayLike, what: str) -> None:
 
 
 def rescale(
-    x: Array, multiplier: npt.ArrayLike, shift: npt.ArrayLike, *, zp_in: int = 0, zp_out: int = 0, lo: int = -128, hi: int = 127,
+    x: Array,
+    multiplier: npt.ArrayLike,
+    shift: npt.ArrayLike,
+    *,
+    zp_in: int = 0,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
     out_dtype: npt.DTypeLike = np.int8,
-) -> Array:  # fmt: skip
+) -> Array:
     """RESCALE (SINGLE_ROUND; scale16 for int64 input, which is int48), then CLAMP."""
     graph = Graph()
     out = NAMES[np.dtype(out_dtype)]
@@ -97,11 +108,18 @@ def _window(size: int, kernel: int, stride: int, before: int, after: int, dilati
     return size - max(rest - after, 0), max(after - rest, 0)
 
 
-def _trim(x: Array, kernel: Ints, stride: Ints, pad: Ints, dilation: Ints = (1, 1)) -> tuple[Array, tuple[int, int, int, int]]:
+def _trim(
+    x: Array, kernel: Ints, stride: Ints, pad: Ints, dilation: Ints = (1, 1), zp: int = 0
+) -> tuple[Array, tuple[int, int, int, int]]:
+    """The input and padding without what no window reaches; padding becomes elements where it is all that a window
+    sees."""
     top, left, bottom, right = pad
-    rows, bottom = _window(x.shape[1], kernel[0], stride[0], top, bottom, dilation[0])
-    columns, right = _window(x.shape[2], kernel[1], stride[1], left, right, dilation[1])
-    return x[:, :rows, :columns], (top, left, bottom, right)
+    rows, below = _window(x.shape[1], kernel[0], stride[0], top, bottom, dilation[0])
+    columns, beside = _window(x.shape[2], kernel[1], stride[1], left, right, dilation[1])
+    if min(rows, columns) < 1 and any(pad):
+        whole = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=zp)
+        return _trim(whole, kernel, stride, (0, 0, 0, 0), dilation)
+    return x[:, :rows, :columns], (top, left, below, beside)
 
 
 def _depthwise_weight(weight: Array, groups: int) -> Array:
@@ -111,9 +129,18 @@ def _depthwise_weight(weight: Array, groups: int) -> Array:
 
 
 def _accumulator(
-    graph: Graph, x: Tensor, weight: Array, bias: Array, *, stride: Ints, pad: Ints, dilation: Ints, groups: int, zp_in: int,
+    graph: Graph,
+    x: Tensor,
+    weight: Array,
+    bias: Array,
+    *,
+    stride: Ints,
+    pad: Ints,
+    dilation: Ints,
+    groups: int,
+    zp_in: int,
     zp_weight: int,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     kind = "INT32" if x.dtype == "INT8" else "INT48"
     window: dict[str, Any] = {"pad": pad, "stride": stride, "dilation": dilation, "zp": zp_in, "zp_w": zp_weight}
     weight_kind = NAMES[weight.dtype]
@@ -157,25 +184,36 @@ def conv2d(
     out_shift: int = 2,
     out_dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """CONV2D, DEPTHWISE_CONV2D (one input channel a group) or slices and CONCAT (other groups), then RESCALE and CLAMP.
+    """CONV2D, DEPTHWISE_CONV2D (one input channel a group) or slices and CONCAT (other groups), then RESCALE and
+    CLAMP.
 
-    x [N, H, W, C] int8 or int16, weight OHWI [O, kh, kw, C / groups] int8, bias [O]; pad (top, left, bottom, right). The zero point
-    `zp_in` belongs to x and to its padding. `multiplier` None gives the accumulator, int32 or int64. With a `residual` (int8 or
-    int16 [N, OH, OW, O]) TOSA's ADD pattern: accumulator and residual are rescaled to int32, added, and rescaled by
-    `out_multiplier` / 2^`out_shift`. An int16 input with multipliers of more than 15 bits, or with general groups, needs an
-    accumulator that provably fits int32 (`SimulationError` HB0791), because RESCALE of int48 is narrower in TOSA.
+    x [N, H, W, C] int8 or int16, weight OHWI [O, kh, kw, C / groups] int8, bias [O]; pad (top, left, bottom, right).
+    The zero point `zp_in` belongs to x and to its padding. `multiplier` None gives the accumulator, int32 or int64.
+    With a `residual` (int8 or int16 [N, OH, OW, O]) TOSA's ADD pattern: accumulator and residual are rescaled to
+    int32, added, and rescaled by `out_multiplier` / 2^`out_shift`. An int16 input with multipliers of more than 15
+    bits, or with general groups, needs an accumulator that provably fits int32 (`SimulationError` HB0791), because
+    RESCALE of int48 is narrower in TOSA.
     """
     graph = Graph()
-    x, pad = _trim(x, weight.shape[1:3], stride, pad, dilation)
+    x, pad = _trim(x, weight.shape[1:3], stride, pad, dilation, zp_in)
     terms = np.zeros(weight.shape[0], np.int64) if bias is None else np.asarray(bias, np.int64)
     if x.dtype == np.int16:
         bound = int((np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * 32768 + np.abs(terms)).max())
-        wide_join = groups > 1 and weight.shape[3] > 1
-        _refuse_wide(bound, 1 << 15 if wide_join or residual is not None else multiplier or 0, "convolution")
+        through_int32 = (groups > 1 and weight.shape[3] > 1) or (residual is not None)
+        factors: npt.ArrayLike = 0 if multiplier is None else multiplier
+        _refuse_wide(bound, 1 << 15 if through_int32 else factors, "convolution")
     accumulator = _accumulator(
-        graph, graph.input(x), weight, terms, stride=stride, pad=pad, dilation=dilation, groups=groups, zp_in=zp_in,
+        graph,
+        graph.input(x),
+        weight,
+        terms,
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+        groups=groups,
+        zp_in=zp_in,
         zp_weight=zp_weight,
-    )  # fmt: skip
+    )
     if multiplier is None or shift is None:
         result = graph.run(accumulator)[0]
         return result.astype(np.int32 if x.dtype == np.int8 else np.int64)
@@ -189,29 +227,54 @@ def conv2d(
 
 
 def transpose_conv2d(
-    x: Array, weight: Array, bias: Array | None, multiplier: npt.ArrayLike | None, shift: npt.ArrayLike | None, *,
-    stride: Ints = (1, 1), out_pad: Ints = (0, 0, 0, 0), zp_in: int = 0, zp_out: int = 0, lo: int = -128, hi: int = 127,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    multiplier: npt.ArrayLike | None,
+    shift: npt.ArrayLike | None,
+    *,
+    stride: Ints = (1, 1),
+    out_pad: Ints = (0, 0, 0, 0),
+    zp_in: int = 0,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
     out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
-    """TRANSPOSE_CONV2D: weight OHWI; output height (H - 1) stride + kh + top + bottom, out_pad (top, left, bottom, right) <= 0 crops."""
+) -> Array:
+    """TRANSPOSE_CONV2D: weight OHWI; output height (H - 1) stride + kh + top + bottom, out_pad (top, left, bottom,
+    right) <= 0 crops."""
     graph = Graph()
     terms = np.zeros(weight.shape[0], np.int64) if bias is None else np.asarray(bias, np.int64)
     top, left, bottom, right = out_pad
     kind = "INT32" if x.dtype == np.int8 else "INT48"
     accumulator = graph.transpose_conv2d(
-        graph.input(x), graph.const(weight, NAMES[weight.dtype]), graph.const(terms, kind), out_pad=(top, bottom, left, right),
-        stride=stride, zp=zp_in,
-    )  # fmt: skip
+        graph.input(x),
+        graph.const(weight, NAMES[weight.dtype]),
+        graph.const(terms, kind),
+        out_pad=(top, bottom, left, right),
+        stride=stride,
+        zp=zp_in,
+    )
     if multiplier is None or shift is None:
         return graph.run(accumulator)[0]
     return _finish(graph, _rescaled(graph, accumulator, multiplier, shift, 0, zp_out, _out_name(out_dtype, x)), lo, hi)
 
 
 def matmul(
-    a: Array, b: Array, *, zp_a: int = 0, zp_b: int = 0, multiplier: npt.ArrayLike | None = None, shift: npt.ArrayLike | None = None,
-    zp_out: int = 0, lo: int = -128, hi: int = 127, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
-    """MATMUL of (..., M, K) and (..., K, N), numpy's broadcasting of the leading axes, then RESCALE and CLAMP unless `multiplier` is None."""
+    a: Array,
+    b: Array,
+    *,
+    zp_a: int = 0,
+    zp_b: int = 0,
+    multiplier: npt.ArrayLike | None = None,
+    shift: npt.ArrayLike | None = None,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """MATMUL of (..., M, K) and (..., K, N), numpy's broadcasting of the leading axes, then RESCALE and CLAMP unless
+    `multiplier` is None."""
     graph = Graph()
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     flat_a = np.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
@@ -221,8 +284,14 @@ def matmul(
     if multiplier is None or shift is None:
         return graph.run(product)[0].reshape(shape)
     if a.dtype == np.int16:
-        _refuse_wide(int((np.abs(a.astype(np.int64)).max() * np.abs(b.astype(np.int64)).max()) * a.shape[-1]), multiplier, "product")
-    return _finish(graph, _rescaled(graph, product, multiplier, shift, 0, zp_out, _out_name(out_dtype, a)), lo, hi).reshape(shape)
+        _refuse_wide(
+            int((np.abs(a.astype(np.int64)).max() * np.abs(b.astype(np.int64)).max()) * a.shape[-1]),
+            multiplier,
+            "product",
+        )
+    return _finish(
+        graph, _rescaled(graph, product, multiplier, shift, 0, zp_out, _out_name(out_dtype, a)), lo, hi
+    ).reshape(shape)
 
 
 def max_pool2d(x: Array, kernel: Ints, *, stride: Ints, pad: Ints) -> Array:
@@ -249,9 +318,23 @@ def _aligned(graph: Graph, a: Array, b: Array) -> tuple[Tensor, Tensor]:
 
 
 def _scaled_sum(
-    op: str, a: Array, b: Array, *, zp_a: int = 0, zp_b: int = 0, multiplier_a: int, shift_a: int, multiplier_b: int, shift_b: int,
-    multiplier_out: int, shift_out: int, zp_out: int = 0, lo: int = -128, hi: int = 127, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
+    op: str,
+    a: Array,
+    b: Array,
+    *,
+    zp_a: int = 0,
+    zp_b: int = 0,
+    multiplier_a: int,
+    shift_a: int,
+    multiplier_b: int,
+    shift_b: int,
+    multiplier_out: int,
+    shift_out: int,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
     graph = Graph()
     left, right = _aligned(graph, a, b)
     first = graph.rescale(left, multiplier_a, shift_a, zp_a, 0, "INT32")
@@ -271,9 +354,18 @@ def sub(a: Array, b: Array, **scales: Any) -> Array:
 
 
 def mul(
-    a: Array, b: Array, *, zp_a: int = 0, zp_b: int = 0, multiplier: int | None, shift: int | None, zp_out: int = 0, lo: int = -128,
-    hi: int = 127, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
+    a: Array,
+    b: Array,
+    *,
+    zp_a: int = 0,
+    zp_b: int = 0,
+    multiplier: int | None,
+    shift: int | None,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
     """Zero points off (RESCALE by one), MUL to int32, RESCALE, CLAMP; `multiplier` None gives the int32 product."""
     graph = Graph()
     left, right = _aligned(graph, a, b)
@@ -327,14 +419,26 @@ def _reduced(op: str, x: Array, axes: Ints, keepdims: bool, zp_in: int = 0) -> t
 
 
 def reduce_sum(
-    x: Array, axes: Ints, *, keepdims: bool = True, zp_in: int = 0, multiplier: int | None = None, shift: int | None = None,
-    zp_out: int = 0, lo: int = -128, hi: int = 127, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
-    """Zero point off (RESCALE by one), REDUCE_SUM over each axis in int32, RESCALE, CLAMP; `multiplier` None gives the int32 sum."""
+    x: Array,
+    axes: Ints,
+    *,
+    keepdims: bool = True,
+    zp_in: int = 0,
+    multiplier: int | None = None,
+    shift: int | None = None,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """Zero point off (RESCALE by one), REDUCE_SUM over each axis in int32, RESCALE, CLAMP; `multiplier` None gives
+    the int32 sum."""
     graph, value, shape = _reduced("REDUCE_SUM", x, axes, keepdims, zp_in)
     if multiplier is None or shift is None:
         return graph.run(value)[0].reshape(shape)
-    return _finish(graph, graph.rescale(value, multiplier, shift, 0, zp_out, _out_name(out_dtype, x)), lo, hi).reshape(shape)
+    return _finish(graph, graph.rescale(value, multiplier, shift, 0, zp_out, _out_name(out_dtype, x)), lo, hi).reshape(
+        shape
+    )
 
 
 def reduce_max(x: Array, axes: Ints, *, keepdims: bool = True) -> Array:
@@ -367,10 +471,19 @@ def table_int8(x: Array, table: Array) -> Array:
 
 
 def table_int16(
-    x: Array, table: Array, *, multiplier: int | None = None, shift: int | None = None, zp_out: int = 0, lo: int = -32768,
-    hi: int = 32767, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
-    """TABLE of 513 entries: int32 with 7 fractional bits, or rescaled and clamped when `multiplier` is given."""
+    x: Array,
+    table: Array,
+    *,
+    multiplier: int | None = None,
+    shift: int | None = None,
+    zp_out: int = 0,
+    lo: int = -32768,
+    hi: int = 32767,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """TABLE of 513 entries: int32 with 7 fractional bits, or rescaled and clamped when `multiplier` is given.
+
+    TOSA leaves the result open where neighbouring entries differ by more than int16 holds; that raises here."""
     graph = Graph()
     value = graph.table(graph.input(x), table)
     if multiplier is None or shift is None:
@@ -379,81 +492,22 @@ def table_int16(
 
 
 def resize(
-    x: Array, *, mode: str = "nearest", scale: Ints, offset: Ints = (0, 0), border: Ints = (0, 0), multiplier: int | None = None,
-    shift: int | None = None, zp_out: int = 0, lo: int = -128, hi: int = 127, out_dtype: npt.DTypeLike | None = None,
-) -> Array:  # fmt: skip
+    x: Array,
+    *,
+    mode: str = "nearest",
+    scale: Ints,
+    offset: Ints = (0, 0),
+    border: Ints = (0, 0),
+    multiplier: int | None = None,
+    shift: int | None = None,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
     """RESIZE "nearest" or "bilinear"; scale (y_n, y_d, x_n, x_d); raw results as in TOSA when `multiplier` is None."""
     graph = Graph()
     value = graph.resize(graph.input(x), scale=scale, offset=offset, border=border, mode=mode.upper())
     if multiplier is None or shift is None:
         return graph.run(value)[0]
     return _finish(graph, _rescaled(graph, value, multiplier, shift, 0, zp_out, _out_name(out_dtype, x)), lo, hi)
-
-
-def concat(arrays: Sequence[Array], axis: int) -> Array:
-    """CONCAT."""
-    graph = Graph()
-    return graph.run(graph.concat([graph.input(each) for each in arrays], axis))[0]
-
-
-def pad(x: Array, padding: Sequence[tuple[int, int]], value: int = 0) -> Array:
-    """PAD with (before, after) per axis."""
-    graph = Graph()
-    return graph.run(graph.pad(graph.input(x), padding, value))[0]
-
-
-def reshape(x: Array, shape: Ints) -> Array:
-    """RESHAPE."""
-    graph = Graph()
-    return graph.run(graph.reshape(graph.input(x), shape))[0]
-
-
-def slice_(x: Array, start: Ints, size: Ints) -> Array:
-    """SLICE."""
-    graph = Graph()
-    return graph.run(graph.slice(graph.input(x), start, size))[0]
-
-
-def transpose(x: Array, permutation: Ints) -> Array:
-    """TRANSPOSE."""
-    graph = Graph()
-    return graph.run(graph.transpose(graph.input(x), permutation))[0]
-
-
-def reverse(x: Array, axis: int) -> Array:
-    """REVERSE."""
-    graph = Graph()
-    return graph.run(graph.reverse(graph.input(x), axis))[0]
-
-
-def tile(x: Array, multiples: Ints) -> Array:
-    """TILE."""
-    graph = Graph()
-    return graph.run(graph.tile(graph.input(x), multiples))[0]
-
-
-def softmax(
-    x: Array, exp_table: Array, reciprocal_table: Array, *, axis: int, multiplier: int, shift: int, zp_out: int = 0, lo: int = -128,
-    hi: int = 127, out_dtype: npt.DTypeLike = np.int8,
-) -> Array:  # fmt: skip
-    """The chain of `quantized.softmax` as one TOSA graph of 16 ops, along `axis` of an int8 or int16 array."""
-    graph = Graph()
-    value = graph.rescale(graph.input(x), 1 << 30, 30, 0, 0, "INT32")
-    difference = graph.binary("SUB", value, graph.reduce("REDUCE_MAX", value, axis))
-    if x.dtype == np.int8:
-        index = graph.binary("ADD", difference, graph.const(np.full((1,) * x.ndim, 255), "INT32"))
-        entries = graph.const(exp_table.astype(np.int64).reshape(1, 256, 1), "INT32")
-        exponential = graph.reshape(graph.gather(entries, graph.reshape(index, (1, x.size))), x.shape)
-    else:
-        halved = graph.rescale(difference, 1 << 30, 31, 0, 0, "INT16")
-        exponential = graph.rescale(graph.table(halved, exp_table), 1 << 30, 37, 0, 0, "INT32")
-    total = graph.reduce("REDUCE_SUM", exponential, axis)
-    zeros = graph.clz(total)
-    ones = (1,) * x.ndim
-    normal = graph.left_shift(total, graph.binary("SUB", zeros, graph.const(np.full(ones, 1), "INT32")))
-    centred = graph.binary("SUB", normal, graph.const(np.full(ones, 3 << 29), "INT32"))
-    reciprocal = graph.table(graph.rescale(centred, 1 << 30, 44, 0, 0, "INT16"), reciprocal_table)
-    product = graph.binary("MUL", exponential, reciprocal, shift=7)
-    amount = graph.binary("SUB", graph.const(np.full(ones, 17), "INT32"), zeros)
-    unrounded = graph.right_shift(product, amount, rounding=True)
-    return _finish(graph, graph.rescale(unrounded, multiplier, shift, 0, zp_out, NAMES[np.dtype(out_dtype)]), lo, hi)

@@ -1,5 +1,6 @@
-"""Arm's TOSA conformance cases for the integer profile and its INT16 extension: generated offline with the shipped generator and its
-fixed seed, read back as numpy arrays, and answered by the reference model. 1,820 positive cases for the operations here."""
+"""Arm's TOSA conformance cases for the integer profile and its INT16 extension: generated offline with the shipped
+generator and its fixed seed, read back as numpy arrays, and answered by the reference model. 1,820 positive cases for
+the operations here."""
 
 from __future__ import annotations
 
@@ -24,14 +25,43 @@ __all__ = ["OPERATIONS", "PROFILES", "Case", "Operand", "cases", "generate", "gr
 
 PROFILES = frozenset({"tosa-pro-int", "tosa-ext-int16"})
 OPERATIONS = (
-    "add", "argmax", "arithmetic_right_shift", "avg_pool2d", "clamp", "clz", "concat", "conv2d", "depthwise_conv2d", "matmul",
-    "max_pool2d", "maximum", "minimum", "mul", "pad", "reduce_max", "reduce_min", "reduce_sum", "rescale", "reshape", "resize",
-    "slice", "sub", "table", "transpose", "transpose_conv2d",
-)  # fmt: skip
+    "add",
+    "argmax",
+    "arithmetic_right_shift",
+    "avg_pool2d",
+    "clamp",
+    "clz",
+    "concat",
+    "conv2d",
+    "depthwise_conv2d",
+    "matmul",
+    "max_pool2d",
+    "maximum",
+    "minimum",
+    "mul",
+    "pad",
+    "reduce_max",
+    "reduce_min",
+    "reduce_sum",
+    "rescale",
+    "reshape",
+    "resize",
+    "slice",
+    "sub",
+    "table",
+    "transpose",
+    "transpose_conv2d",
+)
 SEED = "42"
 VERSION = "1.0"
 Array = npt.NDArray[Any]
-TYPES: dict[str, npt.DTypeLike] = {"BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT48": np.int64}
+TYPES: dict[str, npt.DTypeLike] = {
+    "BOOL": np.bool_,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT48": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +74,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Case:
-    """One generated case: a single op with all operands in TOSA's order, constants included, and the reference model's result."""
+    """One generated case: a single op with all operands in TOSA's order, constants included, and the reference
+    model's result."""
 
     name: str
     op: str
@@ -59,7 +90,8 @@ def _site() -> Path:
 
 
 def _names(module: str, kind: str) -> dict[int, str]:
-    return {value: name for name, value in vars(getattr(import_test_package(module), kind)).items() if isinstance(value, int)}
+    enumeration: Any = getattr(import_test_package(module), kind)
+    return {getattr(enumeration, name): name for name in dir(enumeration) if not name.startswith("_")}
 
 
 def _configuration() -> Path:
@@ -76,10 +108,12 @@ def groups(operation: str) -> dict[str, frozenset[str]]:
 
 
 def generate(folder: Path, operations: Sequence[str] = OPERATIONS) -> None:
-    """Write the conformance cases of `operations` below `folder`: one folder a case, holding desc.json, test.tosa and input-*.npy.
+    """Write the conformance cases of `operations` below `folder`: one folder a case, holding desc.json, test.tosa and
+    input-*.npy.
 
-    The generator's own choice of cases (its configuration, its seed), positive cases only. It runs in this process without its check
-    of every descriptor against a JSON schema, which takes 95 % of its time and touches no data: 20 s instead of 140 s for all.
+    The generator's own choice of cases (its configuration, its seed), positive cases only. It runs in this process
+    without its check of every descriptor against a JSON schema, which takes 95 % of its time and touches no data: 20
+    s instead of 140 s for all.
     """
     main = import_test_package("generator.tosa_verif_build_tests").main
     validator = import_test_package("schemavalidation.schemavalidation").TestDescSchemaValidator
@@ -93,7 +127,16 @@ def generate(folder: Path, operations: Sequence[str] = OPERATIONS) -> None:
                 continue
             for arguments in entry["generator_args"]:
                 command = ["--generate-lib-path", str(library), "--filter", f"^{operation}$", "-o", str(folder / group)]
-                command += ["--seed", SEED, "--test-type", "positive", "--profile", "tosa-pro-int", "--extension", "tosa-ext-int16"]
+                command += [
+                    "--seed",
+                    SEED,
+                    "--test-type",
+                    "positive",
+                    "--profile",
+                    "tosa-pro-int",
+                    "--extension",
+                    "tosa-ext-int16",
+                ]
                 command += ["--tosa-version", VERSION, "--test-selection-config", str(configuration)]
                 command += ["--test-selection-criteria", entry.get("selector", "default")]
                 if "random_const_inputs" in choices[operation].get("support_for", ()):
@@ -170,9 +213,12 @@ def _attributes(operator: Any) -> dict[str, Any]:
     table.Init(operator.Attribute().Bytes, operator.Attribute().Pos)
     found: dict[str, Any] = {}
     fields = [
-        each for each in vars(type(table))
-        if each[0].isupper() and not each.endswith(("AsNumpy", "Length", "IsNone", "HasIdentifier")) and not each.startswith(("GetRoot", "Init"))
-    ]  # fmt: skip
+        each
+        for each in dir(table)
+        if each[0].isupper()
+        and not each.endswith(("AsNumpy", "Length", "IsNone", "HasIdentifier"))
+        and not each.startswith(("GetRoot", "Init"))
+    ]
     for each in fields:
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", each).lower()
         if hasattr(table, each + "Length"):
@@ -185,7 +231,7 @@ def _attributes(operator: Any) -> dict[str, Any]:
 def _answer(
     folder: Path, buffer: bytes, description: dict[str, Any], fed: list[Array], kind: str, operands: Sequence[Operand]
 ) -> Array:
-    """The reference model's result: in process, or through its executable when INT48 crosses the border of the graph."""
+    """The reference model's result: in process, or by its executable when INT48 crosses the border of the graph."""
     model: Any = import_test_package("tosa_reference_model")
     if kind != "INT48" and all(each.type != "INT48" for each in operands):
         (result,), status = model.run(buffer, fed)
@@ -196,7 +242,7 @@ def _answer(
     if not target.exists():
         executable = _site() / "bin" / "tosa_reference_model"
         command = [str(executable), f"--test_desc={folder / 'desc.json'}"]
-        # without a PATH the model finds no debugger to attach to when it refuses a graph
+        # without a PATH the model finds no debugger to attach when it refuses a graph
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""})
         if done.returncode or not target.exists():
             raise SimulationError(93, "the reference model refused a case", where=folder.name, why=done.stderr[-500:])

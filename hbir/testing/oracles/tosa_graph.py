@@ -1,14 +1,16 @@
-"""Small TOSA 1.0 graphs, built op by op and run by Arm's reference model: the part of the TOSA oracle that knows operand order,
-constant operands and result shapes. `tosa.py` offers the same as functions from arrays to arrays."""
+"""Small TOSA 1.0 graphs, built op by op and run by Arm's reference model: the part of the TOSA oracle that knows
+operand order, constant operands and result shapes. `tosa.py` offers the same as functions from arrays to arrays."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,8 @@ ACCUMULATORS = {"INT8": "INT32", "INT16": "INT48"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value of a graph: TOSA's name for it, its shape, and its type ("INT8", "INT16", "INT32", "INT48", "BOOL", "SHAPE")."""
+    """A value of a graph: TOSA's name for it, its shape, and its type ("INT8", "INT16", "INT32", "INT48", "BOOL",
+    "SHAPE")."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +43,8 @@ class Tensor:
 
 
 def _axis_size(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
-    """Output size of a window op; the reference model refuses strides that leave a rest, so callers must not have one."""
+    """Output size of a window op; the reference model refuses strides that leave a rest, so callers must not have
+    one."""
     return (size - 1 + before + after - (kernel - 1) * dilation) // stride + 1
 
 
@@ -70,7 +74,8 @@ class Graph:
         return tensor
 
     def const(self, value: npt.ArrayLike, dtype: str) -> Tensor:
-        """A constant of TOSA type `dtype`; a scalar becomes a tensor of one element. `SimulationError` HB0792 when it does not fit."""
+        """A constant of TOSA type `dtype`; a scalar becomes a tensor of one element. `SimulationError` HB0792 when it
+        does not fit."""
         array = np.atleast_1d(np.asarray(value))
         bits = BITS[dtype]
         if array.size and (int(array.min()) < -(1 << (bits - 1)) or int(array.max()) >= 1 << (bits - 1)):
@@ -83,8 +88,11 @@ class Graph:
         raw = self._block.addConst([len(value)], serializer.DType.SHAPE, [int(each) for each in value])
         return Tensor(raw.name, (len(value),), "SHAPE")
 
-    def apply(self, op: str, operands: Sequence[Tensor], shape: Ints, dtype: str, attribute: str, *values: Any) -> Tensor:
-        """Any TOSA op: `op` as in `tosa_serializer.Op`, `attribute` such as "Conv2d" with its `values` in serializer order."""
+    def apply(
+        self, op: str, operands: Sequence[Tensor], shape: Ints, dtype: str, attribute: str, *values: Any
+    ) -> Tensor:
+        """Any TOSA op: `op` as in `tosa_serializer.Op`, `attribute` such as "Conv2d" with its `values` in serializer
+        order."""
         raw = self._block.addIntermediate([int(size) for size in shape], getattr(serializer.DType, dtype))
         result = self._remember(raw, shape, dtype)
         attributes = serializer.TosaSerializerAttribute()
@@ -96,8 +104,9 @@ class Graph:
     def run(self, *outputs: Tensor) -> tuple[IntArray, ...]:
         """Values of `outputs` in their numpy types (INT48 as int64).
 
-        Raises `SimulationError` HB0790 when the model calls the graph invalid or its result unpredictable (an overflow of the
-        accumulator, a shift out of range). INT48 results and inputs take the model's executable (6 ms), all others run in process.
+        Raises `SimulationError` HB0790 when the model calls the graph invalid or its result unpredictable (an
+        overflow of the accumulator, a shift out of range). INT48 results and inputs take the model's executable (6
+        ms), all others run in process.
         """
         for output in outputs:
             self._block.addOutputTensor(self._raw[output.name])
@@ -106,11 +115,16 @@ class Graph:
         if wide:
             return self._run_executable(binary, outputs)
         try:
-            results, status = model.run(binary, [array for _, array in self._feeds])
+            with mock.patch.dict(
+                os.environ, PATH=""
+            ):  # else the model attaches a debugger, for seconds, before it refuses
+                results, status = model.run(binary, [array for _, array in self._feeds])
         except ValueError as error:
             raise SimulationError(90, "the TOSA reference model refused the graph", why=str(error)) from error
         if status != model.GraphStatus.TOSA_VALID:
-            raise SimulationError(90, f"the TOSA reference model reports {status}", why="the graph breaks a TOSA requirement")
+            raise SimulationError(
+                90, f"the TOSA reference model reports {status}", why="the graph breaks a TOSA requirement"
+            )
         return tuple(
             np.asarray(result).reshape(output.shape).astype(DTYPES[output.dtype], copy=False)
             for result, output in zip(results, outputs, strict=True)
@@ -129,7 +143,6 @@ class Graph:
                 command.append("--ifm_file=" + ",".join(f"in{number}.npy" for number in range(len(self._feeds))))
             command.append("--ofm_name=" + ",".join(output.name for output in outputs))
             command.append("--ofm_file=" + ",".join(f"out{number}.npy" for number in range(len(outputs))))
-            # without a PATH the model finds no debugger to attach to when it refuses a graph
             done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""}, cwd=root)
             files = [root / f"out{number}.npy" for number in range(len(outputs))]
             if done.returncode or not all(file.exists() for file in files):
@@ -139,7 +152,7 @@ class Graph:
                 for file, output in zip(files, outputs, strict=True)
             )
 
-    # -- arithmetic -----------------------------------------------------------------------------------------------------
+    # Arithmetic
 
     def rescale(
         self,
@@ -157,14 +170,17 @@ class Graph:
     ) -> Tensor:
         """RESCALE; per channel (last axis) when `multiplier` has more than one element.
 
-        Multipliers of up to 15 bits go as scale16, wider ones as scale32 (`scale32` overrides). TOSA limits both: the scaled value fits
-        int32, and with scale32 the input is below 2^(shift - 1). Raises `SimulationError` HB0791 for scale32 on INT48.
+        Multipliers of up to 15 bits go as scale16, wider ones as scale32 (`scale32` overrides). TOSA limits both: the
+        scaled value fits int32, and with scale32 the input is below 2^(shift - 1). Raises `SimulationError` HB0791
+        for scale32 on INT48.
         """
         factors, shifts = np.broadcast_arrays(np.atleast_1d(np.asarray(multiplier)), np.atleast_1d(np.asarray(shift)))
         if scale32 is None:
             scale32 = int(factors.max()) >= 1 << 15
         if scale32 and x.dtype == "INT48":
-            raise SimulationError(91, "TOSA rescales int48 with multipliers of at most 15 bits", why=f"given {int(factors.max())}")
+            raise SimulationError(
+                91, "TOSA rescales int48 with multipliers of at most 15 bits", why=f"given {int(factors.max())}"
+            )
         operands = [
             x,
             self.const(factors, "INT32" if scale32 else "INT16"),
@@ -189,7 +205,14 @@ class Graph:
 
         MUL's result is INT32 for every operand type."""
         shape = np.broadcast_shapes(a.shape, b.shape)
-        attribute = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "MAXIMUM": "Maximum", "MINIMUM": "Minimum", "INTDIV": "IntDiv"}[op]
+        attribute = {
+            "ADD": "Add",
+            "SUB": "Sub",
+            "MUL": "Mul",
+            "MAXIMUM": "Maximum",
+            "MINIMUM": "Minimum",
+            "INTDIV": "IntDiv",
+        }[op]
         if op == "MUL":
             return self.apply(op, [a, b, self.const(shift, "INT8")], shape, "INT32", attribute)
         values = [serializer.NanPropagationMode.PROPAGATE] if op in ("MAXIMUM", "MINIMUM") else []
@@ -212,7 +235,9 @@ class Graph:
 
     def left_shift(self, x: Tensor, amount: Tensor) -> Tensor:
         """LOGICAL_LEFT_SHIFT."""
-        return self.apply("LOGICAL_LEFT_SHIFT", [x, amount], np.broadcast_shapes(x.shape, amount.shape), x.dtype, "LogicalLeftShift")
+        return self.apply(
+            "LOGICAL_LEFT_SHIFT", [x, amount], np.broadcast_shapes(x.shape, amount.shape), x.dtype, "LogicalLeftShift"
+        )
 
     def clz(self, x: Tensor) -> Tensor:
         """CLZ: leading zeros of INT32 values."""
@@ -233,34 +258,62 @@ class Graph:
         shape = (*indices.shape, values.shape[2])
         return self.apply("GATHER", [values, indices], shape, values.dtype, "Gather")
 
-    # -- windows and products --------------------------------------------------------------------------------------------
+    # Windows and products
 
     def conv2d(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, pad: Ints, stride: Ints, dilation: Ints = (1, 1), zp: int = 0, zp_w: int = 0
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        pad: Ints,
+        stride: Ints,
+        dilation: Ints = (1, 1),
+        zp: int = 0,
+        zp_w: int = 0,
     ) -> Tensor:
-        """CONV2D: weight [O, kh, kw, I], bias [O] or [1]; the accumulator is INT32 for INT8 inputs and INT48 for INT16."""
+        """CONV2D: weight [O, kh, kw, I], bias [O] or [1]; the accumulator is INT32 for INT8 inputs and INT48 for
+        INT16."""
         (n, h, w, _), (o, kh, kw, _) = x.shape, weight.shape
         top, left, bottom, right = pad
         shape = (
-            n, _axis_size(h, kh, stride[0], top, bottom, dilation[0]), _axis_size(w, kw, stride[1], left, right, dilation[1]), o,
-        )  # fmt: skip
+            n,
+            _axis_size(h, kh, stride[0], top, bottom, dilation[0]),
+            _axis_size(w, kw, stride[1], left, right, dilation[1]),
+            o,
+        )
         return self._convolve("CONV2D", "Conv2d", x, weight, bias, shape, (pad, stride, dilation), zp, zp_w)
 
     def depthwise_conv2d(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, pad: Ints, stride: Ints, dilation: Ints = (1, 1), zp: int = 0, zp_w: int = 0
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        pad: Ints,
+        stride: Ints,
+        dilation: Ints = (1, 1),
+        zp: int = 0,
+        zp_w: int = 0,
     ) -> Tensor:
         """DEPTHWISE_CONV2D: weight [kh, kw, C, M], output channel c * M + m."""
         (n, h, w, c), (kh, kw, _, m) = x.shape, weight.shape
         top, left, bottom, right = pad
         shape = (
-            n, _axis_size(h, kh, stride[0], top, bottom, dilation[0]), _axis_size(w, kw, stride[1], left, right, dilation[1]), c * m,
-        )  # fmt: skip
-        return self._convolve("DEPTHWISE_CONV2D", "DepthwiseConv2d", x, weight, bias, shape, (pad, stride, dilation), zp, zp_w)
+            n,
+            _axis_size(h, kh, stride[0], top, bottom, dilation[0]),
+            _axis_size(w, kw, stride[1], left, right, dilation[1]),
+            c * m,
+        )
+        return self._convolve(
+            "DEPTHWISE_CONV2D", "DepthwiseConv2d", x, weight, bias, shape, (pad, stride, dilation), zp, zp_w
+        )
 
     def transpose_conv2d(
         self, x: Tensor, weight: Tensor, bias: Tensor, *, out_pad: Ints, stride: Ints, zp: int = 0, zp_w: int = 0
     ) -> Tensor:
-        """TRANSPOSE_CONV2D: weight [O, kh, kw, I], out_pad (top, bottom, left, right) in TOSA's order, negative to crop."""
+        """TRANSPOSE_CONV2D: weight [O, kh, kw, I], out_pad (top, bottom, left, right) in TOSA's order, negative to
+        crop."""
         (n, h, w, _), (o, kh, kw, _) = x.shape, weight.shape
         height = (h - 1) * stride[0] + out_pad[0] + out_pad[1] + kh
         width = (w - 1) * stride[1] + out_pad[2] + out_pad[3] + kw
@@ -270,14 +323,28 @@ class Graph:
         return self.apply("TRANSPOSE_CONV2D", operands, (n, height, width, o), accumulator, "TransposeConv2d", *values)
 
     def _convolve(
-        self, op: str, attribute: str, x: Tensor, weight: Tensor, bias: Tensor, shape: Ints, window: tuple[Ints, Ints, Ints], zp: int,
+        self,
+        op: str,
+        attribute: str,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        shape: Ints,
+        window: tuple[Ints, Ints, Ints],
+        zp: int,
         zp_w: int,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         pad, stride, dilation = window
         operands = [x, weight, bias, self.const(zp, x.dtype), self.const(zp_w, weight.dtype)]
         accumulator = ACCUMULATORS[x.dtype]
         top, left, bottom, right = pad
-        values = ([top, bottom, left, right], list(stride), list(dilation), False, getattr(serializer.DType, accumulator))
+        values = (
+            [top, bottom, left, right],
+            list(stride),
+            list(dilation),
+            False,
+            getattr(serializer.DType, accumulator),
+        )
         return self.apply(op, operands, shape, accumulator, attribute, *values)
 
     def matmul(self, a: Tensor, b: Tensor, *, zp_a: int = 0, zp_b: int = 0) -> Tensor:
@@ -291,7 +358,9 @@ class Graph:
         values = (list(kernel), list(stride), [top, bottom, left, right], serializer.NanPropagationMode.PROPAGATE)
         return self.apply("MAX_POOL2D", [x], self._pooled(x, kernel, stride, pad), x.dtype, "MaxPool2d", *values)
 
-    def avg_pool2d(self, x: Tensor, *, kernel: Ints, stride: Ints, pad: Ints, zp_in: int = 0, zp_out: int = 0) -> Tensor:
+    def avg_pool2d(
+        self, x: Tensor, *, kernel: Ints, stride: Ints, pad: Ints, zp_in: int = 0, zp_out: int = 0
+    ) -> Tensor:
         """AVG_POOL2D; the count leaves padding out."""
         top, left, bottom, right = pad
         operands = [x, self.const(zp_in, x.dtype), self.const(zp_out, x.dtype)]
@@ -315,7 +384,7 @@ class Graph:
         shape = x.shape[:axis] + x.shape[axis + 1 :]
         return self.apply("ARGMAX", [x], shape, "INT32", "ArgMax", axis, serializer.NanPropagationMode.PROPAGATE)
 
-    # -- layout ----------------------------------------------------------------------------------------------------------
+    # Layout
 
     def concat(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
         """CONCAT along one axis."""
@@ -359,4 +428,6 @@ class Graph:
         width = ((w - 1) * scale[2] - offset[1] + border[1]) // scale[3] + 1
         operands = [x, self.shape_const(scale), self.shape_const(offset), self.shape_const(border)]
         out = x.dtype if mode == "NEAREST" else ACCUMULATORS[x.dtype]
-        return self.apply("RESIZE", operands, (n, height, width, c), out, "Resize", getattr(serializer.ResizeMode, mode))
+        return self.apply(
+            "RESIZE", operands, (n, height, width, c), out, "Resize", getattr(serializer.ResizeMode, mode)
+        )

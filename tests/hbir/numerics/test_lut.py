@@ -235,13 +235,13 @@ def test_composition_in_one_table() -> None:
 
 
 def test_errors_name_the_parameter_and_the_function() -> None:
-    with pytest.raises(IrError, match="HB0272.*nonsense"):
+    with pytest.raises(IrError, match=r"HB0272.*nonsense"):
         function_named("nonsense")
-    with pytest.raises(IrError, match="HB0270.*alpha"):
+    with pytest.raises(IrError, match=r"HB0270.*alpha"):
         function_named("elu", {"beta": 1.0})
     with pytest.raises(IrError, match="HB0270"):
         function_named("sigmoid", [1.0])
-    with pytest.raises(IrError, match="HB0270.*finite"):
+    with pytest.raises(IrError, match=r"HB0270.*finite"):
         function_named("elu", [math.nan])
     for scale in (0.0, -1.0, math.inf, math.nan, 1e-60):
         with pytest.raises(IrError, match="HB0273"):
@@ -333,6 +333,11 @@ def test_entries_become_finer_when_the_output_range_is_small() -> None:
     table = int16_interpolated_table(small, 7 / 32768, 0, 1 / 32767, 0)
     assert int(np.abs(table.entries.astype(np.int32)).max()) > 30000 or table.multiplier == 1 << 30
     assert worst_error(table, ideal_int16(small, Quantization(7 / 32768), Quantization(1 / 32767))) <= 1
+
+
+def test_tosa_leaves_a_table_with_a_pole_open() -> None:
+    assert int16_interpolated_table("sigmoid", 8 / 32768, 0, 1 / 32767, 0).fits_tosa
+    assert not int16_interpolated_table("reciprocal", 8 / 32768, 0, 8 / 32767, 0).fits_tosa
 
 
 def test_int16_to_int8_table() -> None:

@@ -11,7 +11,8 @@ COUNTS = pytest.StashKey[dict[str, Counter[str]]]()
 
 @pytest.fixture
 def case_counts(request: pytest.FixtureRequest) -> dict[str, Counter[str]]:
-    """Operation -> how many cases were "equal", and which groups of cases were left out; shown in the terminal summary."""
+    """Operation -> how many cases were "equal", and which groups of cases were left out; shown in the terminal
+    summary."""
     return request.config.stash.setdefault(COUNTS, {})
 
 
@@ -25,6 +26,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for operation, outcomes in sorted(counts.items()):
         total.update(outcomes)
         terminalreporter.write_line(f"{operation:24}{outcomes['equal']:5} equal")
-    terminalreporter.write_line(f"{'all':24}{total.pop('equal', 0):5} equal; left out, see EXCLUDED in test_tosa_cases.py:")
+    terminalreporter.write_line(
+        f"{'all':24}{total.pop('equal', 0):5} equal; left out, see EXCLUDED in test_tosa_cases.py:"
+    )
     for reason, number in sorted(total.items()):
         terminalreporter.write_line(f"{'':4}{number:5} {reason}")

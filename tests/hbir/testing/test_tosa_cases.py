@@ -1,4 +1,5 @@
-"""Every operation of the project against Arm's generated conformance cases, with `==`. The terminal summary counts them."""
+"""Every operation of the project against Arm's generated conformance cases, with `==`. The terminal summary counts
+them."""
 
 from __future__ import annotations
 
@@ -19,11 +20,33 @@ from hbir.testing.oracles.tosa_cases import OPERATIONS, PROFILES, Case, cases, g
 Array = npt.NDArray[Any]
 
 AT_LEAST = {
-    "add": 11, "argmax": 46, "arithmetic_right_shift": 52, "avg_pool2d": 144, "clamp": 18, "clz": 10, "concat": 65, "conv2d": 182,
-    "depthwise_conv2d": 187, "matmul": 9, "max_pool2d": 113, "maximum": 11, "minimum": 11, "mul": 63, "pad": 164, "reduce_max": 77,
-    "reduce_min": 77, "reduce_sum": 23, "rescale": 175, "reshape": 76, "resize": 32, "slice": 51, "sub": 11, "table": 22,
-    "transpose": 49, "transpose_conv2d": 141,
-}  # fmt: skip
+    "add": 11,
+    "argmax": 46,
+    "arithmetic_right_shift": 52,
+    "avg_pool2d": 144,
+    "clamp": 18,
+    "clz": 10,
+    "concat": 65,
+    "conv2d": 182,
+    "depthwise_conv2d": 187,
+    "matmul": 9,
+    "max_pool2d": 113,
+    "maximum": 11,
+    "minimum": 11,
+    "mul": 63,
+    "pad": 164,
+    "reduce_max": 77,
+    "reduce_min": 77,
+    "reduce_sum": 23,
+    "rescale": 175,
+    "reshape": 76,
+    "resize": 32,
+    "slice": 51,
+    "sub": 11,
+    "table": 22,
+    "transpose": 49,
+    "transpose_conv2d": 141,
+}
 """Cases that the generator of tosa-tools 2026.8.0 gives; a later one may give more, never quietly fewer."""
 
 EXCLUDED = {
@@ -46,8 +69,8 @@ EXCLUDED = {
     "tosa-ext-dynamic": "shapes that are not constants",
     "tosa-ext-shape": "arithmetic on shapes (TOSA 1.1)",
 }
-"""Generated cases that need one of these are left out, for this reason; the two roundings share their groups with cases that are
-run, all others are whole groups. Every other case is run."""
+"""Generated cases that need one of these are left out, for this reason; the two roundings share their groups with
+cases that are run, all others are whole groups. Every other case is run."""
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
 IDENTITY = (1 << 30, 30)
@@ -68,9 +91,12 @@ def _pad(case: Case) -> tuple[int, int, int, int]:
 
 
 def _convolve(x: Array, weight: Array, bias: Array, zp: int, zp_weight: int, **window: Any) -> Array:
-    """The accumulator through the packed kernel: zero points go into the bias, the padding and (a weight's) a wider weight."""
+    """The accumulator through the packed kernel: zero points go into the bias, the padding and (a weight's) a wider
+    weight."""
     centred = weight.astype(np.int16) - np.int16(zp_weight) if zp_weight else weight
-    folded = np.broadcast_to(bias, weight.shape[:1]).astype(np.int64) - zp * centred.astype(np.int64).sum(axis=(1, 2, 3))
+    folded = np.broadcast_to(bias, weight.shape[:1]).astype(np.int64) - zp * centred.astype(np.int64).sum(
+        axis=(1, 2, 3)
+    )
     packed = kernels.pack_weight(np.ascontiguousarray(centred), groups=window.get("groups", 1))
     return kernels.conv2d(x, packed, folded, None, None, weight_shape=weight.shape, pad_value=zp, **window)
 
@@ -115,8 +141,15 @@ def _rescale(case: Case) -> Array:
     if case.attributes["output_unsigned"]:
         zp_out, lo, hi = _unsigned(zp_out), 0, hi - lo
     y = kernels.rescale(
-        x, multiplier.reshape(-1), shift.reshape(-1), zp_in=int(zp_in.item()), zp_out=int(zp_out.item()), lo=lo, hi=hi, out_dtype=np.int64
-    )  # fmt: skip
+        x,
+        multiplier.reshape(-1),
+        shift.reshape(-1),
+        zp_in=int(zp_in.item()),
+        zp_out=int(zp_out.item()),
+        lo=lo,
+        hi=hi,
+        out_dtype=np.int64,
+    )
     return y.astype(result)
 
 
@@ -145,9 +178,15 @@ def _matmul(case: Case) -> Array:
 def _avg_pool2d(case: Case) -> Array:
     info = np.iinfo(case.expected.dtype)
     return kernels.avg_pool2d(
-        _first(case), tuple(case.attributes["kernel"]), stride=tuple(case.attributes["stride"]), pad=_pad(case), zp_in=_zero(case, 1),
-        zp_out=_zero(case, 2), lo=int(info.min), hi=int(info.max),
-    )  # fmt: skip
+        _first(case),
+        tuple(case.attributes["kernel"]),
+        stride=tuple(case.attributes["stride"]),
+        pad=_pad(case),
+        zp_in=_zero(case, 1),
+        zp_out=_zero(case, 2),
+        lo=int(info.min),
+        hi=int(info.max),
+    )
 
 
 def _max_pool2d(case: Case) -> Array:
@@ -158,7 +197,8 @@ def _max_pool2d(case: Case) -> Array:
 def _clamp(case: Case) -> Array:
     dtype = _first(case).dtype
     low, high = (
-        int(np.frombuffer(bytes(case.attributes[bound])[: dtype.itemsize], dtype)[0]) for bound in ("min_val", "max_val")
+        int(np.frombuffer(bytes(case.attributes[bound])[: dtype.itemsize], dtype)[0])
+        for bound in ("min_val", "max_val")
     )
     return ClampOp.evaluate(_first(case), low=low, high=high, zero_points=(0,))
 
@@ -171,7 +211,9 @@ def _table(case: Case) -> Array:
 def _resize(case: Case) -> Array:
     x, scale, offset, border = (each.value for each in case.operands)
     mode = {1: "nearest", 2: "bilinear"}[case.attributes["mode"]]
-    return kernels.resize(x, mode=mode, scale=tuple(scale.tolist()), offset=tuple(offset.tolist()), border=tuple(border.tolist()))
+    return kernels.resize(
+        x, mode=mode, scale=tuple(scale.tolist()), offset=tuple(offset.tolist()), border=tuple(border.tolist())
+    )
 
 
 def _slice(case: Case) -> Array:

@@ -1,0 +1,185 @@
+"""The road from a quantised module to a model: lower, tile, schedule, allocate, encode; the best of a few plans is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from backends.nash.allocate import Addresses, allocate
+from backends.nash.encode import encode
+from backends.nash.hbm.model import HostSegment, Model, Quantization, Tensor
+from backends.nash.isa import Memories, View
+from backends.nash.lower import TensorView, UnitGraph, lower
+from backends.nash.schedule import Schedule, schedule
+from backends.nash.simulator.timing import simulate
+from backends.nash.tile import TileOptions, TilePlan, tile
+from hbir.errors import BackendError
+from hbir.march import March
+from hbir.module import Argument, Module
+
+__all__ = ["CompileOptions", "compile_model"]
+
+_BUDGETS = (0.96, 0.9, 0.82, 0.72, 0.6, 0.45)
+_PIPELINES = {0: (1,), 1: (4,), 2: (1, 4, 8)}
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """`opt` 0 to 2: how many plans are tried. `balance` 0 to 100: 100 asks for fewest cycles, 0 for least DDR traffic.
+    `cores`: cores that work on one frame. `l2m_bytes`: how much L2M activations may take (0: none)."""
+
+    opt: int = 2
+    balance: int = 100
+    cores: int = 1
+    l2m_bytes: int = 0
+    debug: bool = True
+    description: str = ""
+
+
+def _check(options: CompileOptions, march: March) -> None:
+    problems = {
+        "opt": (0 <= options.opt <= 2, f"opt is {options.opt}", "choose 0, 1 or 2"),
+        "balance": (0 <= options.balance <= 100, f"balance is {options.balance}", "choose 0 (least DDR) to 100 (fastest)"),
+        "cores": (
+            1 <= options.cores <= march.cores,
+            f"core_num is {options.cores}",
+            f"{march.name} has {march.cores} core(s)",
+        ),
+        "l2m": (
+            0 <= options.l2m_bytes <= march.l2m_bytes,
+            f"max_l2m_size is {options.l2m_bytes}",
+            f"{march.name} has {march.l2m_bytes} bytes of L2M",
+        ),
+    }
+    for good, what, lever in problems.values():
+        if not good:
+            raise BackendError(51, what, lever=lever)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    plan: TilePlan
+    schedule: Schedule
+    addresses: Addresses
+    model: Model
+    cycles: int
+    ddr_bytes: int
+
+
+def _plans(
+    graph: UnitGraph, march: March, options: CompileOptions, pipeline: int
+) -> Iterator[tuple[TilePlan, Schedule, Addresses]]:
+    """Plans of shrinking budget until one fits its memory: tiles, prefetch and residents share L1M with fragmentation."""
+    refusal: BackendError | None = None
+    for budget in _BUDGETS:
+        try:
+            plan = tile(graph, march, TileOptions(budget, pipeline, l2m_bytes=options.l2m_bytes, cores=options.cores))
+            tasks = schedule(graph, plan, march, prefetch=options.opt > 0)
+            yield plan, tasks, allocate(tasks, march, l2m_bytes=options.l2m_bytes)
+            return
+        except BackendError as error:
+            # A smaller budget leaves room for fragmentation, but asks more of the tiles: the first refusal is the honest one.
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+
+
+def compile_model(
+    module: Module, march: March, options: CompileOptions, progress: Callable[[str, float], None] | None = None
+) -> Model:
+    """The compiled model. Raises BackendError for options or layers that the march cannot serve."""
+    _check(options, march)
+    report = progress or (lambda stage, done: None)
+    report("lower", 0.0)
+    graph = lower(module, march)
+    best: _Candidate | None = None
+    pipelines = _PIPELINES[options.opt]
+    for number, pipeline in enumerate(pipelines):
+        report("tile and schedule", number / len(pipelines))
+        for plan, tasks, addresses in _plans(graph, march, options, pipeline):
+            model = _model(module, graph, plan, tasks, addresses, march, options)
+            timing = simulate(model)
+            found = _Candidate(plan, tasks, addresses, model, timing.cycles, timing.ddr_read + timing.ddr_written)
+            if best is None or _cost(found, options) < _cost(best, options):
+                best = found
+    report("tile and schedule", 1.0)
+    if best is None:
+        raise BackendError(52, "no plan was found", lever="report this network")
+    return best.model
+
+
+def _cost(candidate: _Candidate, options: CompileOptions) -> float:
+    return candidate.cycles * options.balance + candidate.ddr_bytes * (100 - options.balance)
+
+
+def _quantization(argument: Argument) -> Quantization | None:
+    grid = argument.type.quant_info
+    if grid is None:
+        return None
+    scales, zeros = (s.data for s in grid.scales), (z.data for z in grid.zero_points)
+    return Quantization(tuple(scales), tuple(zeros), grid.per_axis)
+
+
+def _tensor(argument: Argument, view: TensorView, address: int) -> Tensor:
+    placed = View("DDR", view.dtype, view.shape, address + view.offset, view.strides)
+    return Tensor(argument.name, placed, _quantization(argument), argument.desc)
+
+
+def _tool_version() -> str:
+    try:
+        return version("hbir")
+    except PackageNotFoundError:
+        return "source"
+
+
+def _placements(graph: UnitGraph, plan: TilePlan) -> tuple[Mapping[str, str | int | float | bool | None], ...]:
+    return tuple(
+        {
+            "layer": node.layer,
+            "op": node.operation,
+            "unit": node.unit,
+            "reason": node.reason,
+            "tiles": len(cut.tiles) * len(cut.chunks),
+            "macs": node.macs,
+            "dtype": node.out.dtype,
+        }
+        for node, cut in zip(graph.nodes, plan.nodes, strict=True)
+    )
+
+
+def _model(
+    module: Module,
+    graph: UnitGraph,
+    plan: TilePlan,
+    tasks: Schedule,
+    addresses: Addresses,
+    march: March,
+    options: CompileOptions,
+) -> Model:
+    program, constants = encode(tasks, addresses)
+    function = module[0]
+    where = {b.name: addresses.address[i] for i, b in enumerate(tasks.buffers) if b.kind == "input"}
+    targets = {b.name: addresses.address[i] for i, b in enumerate(tasks.buffers) if b.kind == "output"}
+    inputs = tuple(
+        _tensor(a, view, where[name]) for a, (name, view) in zip(function.flatten_inputs, graph.inputs, strict=True)
+    )
+    outputs = tuple(
+        _tensor(a, view, targets[name]) for a, (name, view) in zip(function.flatten_outputs, graph.outputs, strict=True)
+    )
+    cores = options.cores
+    memories = Memories(addresses.ddr, addresses.l1m, addresses.l2m, cores, addresses.constants)
+    return Model(
+        graph.name,
+        march,
+        memories,
+        inputs,
+        outputs,
+        memoryview(constants),
+        program,
+        HostSegment(graph.host_text, graph.host_constants) if graph.host_text else None,
+        _placements(graph, plan) if options.debug else (),
+        {"opt": options.opt, "balance": options.balance, "core_num": cores, "max_l2m_size": options.l2m_bytes},
+        options.description,
+        _tool_version(),
+    )

@@ -1,0 +1,259 @@
+"""Writes down the tasks: loads a tile ahead of their compute, stores a tile behind it, weights as early as L1M has room.
+
+Every task gets a slot on one time line. Compute tile t sits at slot t; its loads at t - 1 and its stores at t + 1, so that
+two tiles of each streamed tensor are alive and the DMA queues overlap with compute. Weight loads then move further ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.nash.isa.records import dtype_name
+from backends.nash.lower.graph import Node, TensorView, UnitGraph
+from backends.nash.schedule.prefetch import hoist
+from backends.nash.schedule.tasks import Buffer, Region, Schedule, Task
+from backends.nash.tile.plan import NodePlan, TilePlan
+from backends.nash.tile.regions import Part, input_part, output_part
+from hbir.kernels.packing import pack_weight
+from hbir.march import March
+
+__all__ = ["schedule"]
+
+
+@dataclass
+class _Writer:
+    graph: UnitGraph
+    plan: TilePlan
+    march: March
+    buffers: list[Buffer] = field(default_factory=list[Buffer])
+    timed: list[tuple[float, Task]] = field(default_factory=list[tuple[float, Task]])
+    early: set[int] = field(default_factory=set[int])
+    homes: dict[int, int] = field(default_factory=dict[int, int])
+    contents: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    slot: int = 0
+
+    def buffer(self, space: Any, size: int, core: int = 0, **more: Any) -> int:
+        """A new buffer; its number."""
+        self.buffers.append(Buffer(space, -(-size // 64) * 64 if space != "DDR" else size, core, **more))
+        return len(self.buffers) - 1
+
+    def constant(self, content: bytes) -> int:
+        """The buffer of constant bytes; equal bytes are held once."""
+        found = self.contents.get(content)
+        if found is None:
+            found = self.contents[content] = self.buffer("CONST", len(content), content=content)
+        return found
+
+    def home(self, storage: int) -> int:
+        """The buffer of a storage, where the plan put it."""
+        found = self.homes.get(storage)
+        if found is None:
+            s = self.graph.storages[storage]
+            kind = s.kind if s.kind != "activation" else ""
+            found = self.homes[storage] = self.buffer(self.plan.spaces[storage], s.size, name=s.name, kind=kind)
+        return found
+
+    def region(self, view: TensorView) -> Region:
+        """A view as a region of its storage's buffer."""
+        return Region(self.home(view.storage), view.offset, view.dtype, view.shape, view.strides)
+
+    def add(self, at: float, task: Task, *, early: bool = False) -> None:
+        """Put a task on the time line."""
+        if early:
+            self.early.add(len(self.timed))
+        self.timed.append((at, task))
+
+    def load(self, at: float, source: Region, node: int, core: int, *, early: bool = False) -> Region:
+        """Load a region into a new dense buffer in L1M."""
+        layer = self.graph.nodes[node].layer
+        size = int(np.prod(source.shape, dtype=np.int64)) * _ITEM[source.dtype]
+        target = Region.dense(self.buffer("L1M", size, core), source.dtype, source.shape)
+        self.add(at, Task("LOAD", core, layer, {"src": source, "dst": target}, {}, node), early=early)
+        return target
+
+    def load_constant(self, at: float, array: npt.NDArray[Any], node: int, core: int) -> Region:
+        """Load a constant array."""
+        kept = np.ascontiguousarray(array)
+        source = Region.dense(self.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
+        return self.load(at, source, node, core, early=True)
+
+    def write(self) -> None:
+        """Write down every node."""
+        for index, node in enumerate(self.graph.nodes):
+            if node.opcode == "HOST_CALL":
+                self._host(index, node)
+            else:
+                _NodeWriter(self, index, node, self.plan.nodes[index]).write()
+
+    def _host(self, index: int, node: Node) -> None:
+        operands = {role: self.region(view) for role, view in (*node.reads.items(), *node.writes.items())}
+        ordered = dict(sorted(operands.items(), key=lambda item: int(item[0].removeprefix("operand"))))
+        self.slot += 2
+        self.add(self.slot, Task("HOST_CALL", 0, node.layer, ordered, node.params, index))
+        self.slot += 2
+
+
+_ITEM = {name: np.dtype(kind).itemsize for name, kind in (
+    *(("i8", "i1"), ("i16", "i2"), ("i32", "i4"), ("i64", "i8"), ("u8", "u1")),
+    *(("u16", "u2"), ("f16", "f2"), ("f32", "f4"), ("f64", "f8"), ("b8", "?")),
+)}  # fmt: skip
+
+_PACKED = ("weight", "bias", "multiplier", "shift")
+
+
+@dataclass
+class _NodeWriter:
+    writer: _Writer
+    index: int
+    node: Node
+    plan: NodePlan
+    loaded: dict[tuple[Any, ...], Region] = field(default_factory=dict[tuple[Any, ...], Region])
+
+    def write(self) -> None:
+        """All tiles and chunks of the node."""
+        plan, cores = self.plan, self.writer.plan.cores
+        several = len(plan.chunks) > 1
+        if plan.outer == "tiles":
+            pairs = [(t, c) for t in range(len(plan.tiles)) for c in range(len(plan.chunks))]
+        else:
+            pairs = [(t, c) for c in range(len(plan.chunks)) for t in range(len(plan.tiles))]
+        for tile, chunk in pairs:
+            core = (tile if plan.outer == "tiles" else chunk) % cores
+            self._tile(tile, chunk if several else None, core)
+
+    def _tile(self, tile: int, chunk: int | None, core: int) -> None:
+        w, node, plan = self.writer, self.node, self.plan
+        w.slot += 1
+        at = float(w.slot)
+        out = output_part(node, plan.axis, plan.tiles[tile], None if chunk is None else plan.chunks[chunk])
+        operands: dict[str, Region] = {}
+        params: dict[str, int | float] = dict(node.params)
+        for role, view in node.reads.items():
+            part, changed = input_part(node, role, view, plan.axis, out)
+            params |= changed
+            operands[role] = self._input(at, part.of(view), core)
+        operands |= self._constants(at, tile, chunk, core, out)
+        target, stored = self._output(out, core)
+        name = next(iter(node.writes))
+        operands[name] = stored or target
+        if node.opcode == "COPY" and self._moved_by_dma(at, operands, target, core):
+            return
+        w.add(at, Task(node.opcode, core, node.layer, operands, params, self.index))
+        if stored is not None:
+            w.add(at + 1.5, Task("STORE", core, node.layer, {"src": stored, "dst": target}, {}, self.index))
+
+    def _input(self, at: float, view: TensorView, core: int) -> Region:
+        w = self.writer
+        source = w.region(view)
+        if w.buffers[source.buffer].space == "L1M":
+            return source
+        # Without a second reader of the very same part, the load is this tile's own.
+        key = (source, core)
+        if key not in self.loaded:
+            self.loaded = {k: r for k, r in self.loaded.items() if k[0] == "weights"} if self.plan.axis is not None else self.loaded
+            self.loaded[key] = w.load(at - 1.5, source, self.index, core)
+        return self.loaded[key]
+
+    def _output(self, out: Part, core: int) -> tuple[Region, Region | None]:
+        """Where the result goes, and the L1M buffer that it is made in when that is elsewhere."""
+        w = self.writer
+        target = w.region(out.of(self.node.out))
+        if w.buffers[target.buffer].space == "L1M":
+            return target, None
+        size = int(np.prod(target.shape, dtype=np.int64)) * _ITEM[target.dtype]
+        return target, Region.dense(w.buffer("L1M", size, core), target.dtype, target.shape)
+
+    def _moved_by_dma(self, at: float, operands: Mapping[str, Region], target: Region, core: int) -> bool:
+        """A constant that only has to be put in place needs no copy: the load does it."""
+        w = self.writer
+        if "src" in self.node.constants and w.buffers[target.buffer].space == "L1M":
+            kept = np.ascontiguousarray(self.node.constants["src"])
+            source = Region.dense(w.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
+            w.add(at, Task("LOAD", core, self.node.layer, {"src": source, "dst": target}, {}, self.index))
+            return True
+        return False
+
+    def _constants(self, at: float, tile: int, chunk: int | None, core: int, out: Part) -> dict[str, Region]:
+        node, operands = self.node, dict[str, Region]()
+        if node.opcode == "COPY":
+            return operands
+        if "weight" in node.constants:
+            operands |= self._weights(at, tile, chunk, core)
+        for role, array in node.constants.items():
+            if role in _PACKED and "weight" in node.constants:
+                continue
+            key = ("weights", role, core)
+            if key not in self.loaded:
+                self.loaded[key] = self.writer.load_constant(at - 1.5, array, self.index, core)
+            operands[role] = self._aligned(role, self.loaded[key], out)
+        return operands
+
+    def _aligned(self, role: str, region: Region, out: Part) -> Region:
+        """The part of a constant operand of an elementwise operation that a tile reads."""
+        axis = self.plan.axis
+        if axis is None or role not in ("a", "b"):
+            return region
+        mine = axis - (len(out.extent) - len(region.shape))
+        if mine < 0 or region.shape[mine] == 1:
+            return region
+        shape = tuple(out.extent[axis] if i == mine else n for i, n in enumerate(region.shape))
+        return Region(region.buffer, region.offset + out.begin[axis] * region.strides[mine], region.dtype, shape, region.strides)
+
+    def _weights(self, at: float, tile: int, chunk: int | None, core: int) -> dict[str, Region]:
+        """One transfer brings packed weights, biases, multipliers and shifts of a chunk of output channels."""
+        key = ("weights", chunk, core) if self.plan.keep_weights or chunk is None else ("weights", chunk, core, tile)
+        if key not in self.loaded:
+            channels = self.plan.chunks[chunk] if chunk is not None else (0, self.node.out.shape[3])
+            content, layout = bundle(self.node, channels)
+            source = Region.dense(self.writer.constant(content), "u8", (len(content),))
+            held = self.writer.load(at - 1.5, source, self.index, core, early=True)
+            self.loaded[key] = held
+            self.layouts[key] = layout
+        held = self.loaded[key]
+        return {
+            role: Region.dense(held.buffer, dtype, (count,), offset)
+            for role, (offset, dtype, count) in self.layouts[key].items()
+        }
+
+    layouts: dict[tuple[Any, ...], dict[str, tuple[int, str, int]]] = field(
+        default_factory=dict[tuple[Any, ...], dict[str, tuple[int, str, int]]]
+    )
+
+
+def bundle(node: Node, channels: tuple[int, int]) -> tuple[bytes, dict[str, tuple[int, str, int]]]:
+    """The constant bytes of a range of output channels, and (offset, dtype, elements) of each operand in them."""
+    low, high = channels
+    weight = node.constants["weight"]
+    groups = int(node.params["groups"])
+    packed = pack_weight(weight[low:high], groups=groups) if (low, high) == (0, len(weight)) or groups == 1 else None
+    if packed is None:
+        raise ValueError("a grouped convolution is not cut along its output channels")
+    arrays = {"weight": packed}
+    arrays |= {role: node.constants[role][low:high] for role in _PACKED[1:] if role in node.constants}
+    content, layout = bytearray(), dict[str, tuple[int, str, int]]()
+    for role, array in arrays.items():
+        content += b"\0" * (-len(content) % array.dtype.itemsize)
+        layout[role] = (len(content), dtype_name(array.dtype), array.size)
+        content += np.ascontiguousarray(array).tobytes()
+    return bytes(content), layout
+
+
+def schedule(graph: UnitGraph, plan: TilePlan, march: March, *, prefetch: bool = True) -> Schedule:
+    """Order the work of every queue. With `prefetch`, loads of constants move ahead as far as the plan's budget allows."""
+    writer = _Writer(graph, plan, march)
+    for _, view in (*graph.inputs, *graph.outputs):
+        writer.home(view.storage)
+    writer.write()
+    order = sorted(range(len(writer.timed)), key=lambda i: (writer.timed[i][0], i))
+    tasks = [writer.timed[i][1] for i in order]
+    early = {new for new, old in enumerate(order) if old in writer.early}
+    if prefetch:
+        tasks = hoist(tasks, early, writer.buffers, plan.budget)
+    result = Schedule(tuple(writer.buffers), tuple(tasks))
+    result.verify()
+    return result

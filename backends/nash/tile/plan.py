@@ -1,0 +1,43 @@
+"""What tiling decides, as plain data: the border between the tiler and the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["NodePlan", "TilePlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """How one node is cut.
+
+    `tiles` are ranges along output axis `axis` (None: the whole result at once); `chunks` are ranges of output channels,
+    each with its own piece of the weights. With `keep_weights` every piece stays in L1M for all tiles; without it the
+    `outer` loop says whether tiles reload weights or chunks reload inputs. Tile (or chunk, when chunks are outer) i runs on
+    core i modulo the number of cores.
+    """
+
+    axis: int | None
+    tiles: tuple[tuple[int, int], ...]
+    chunks: tuple[tuple[int, int], ...]
+    outer: Literal["tiles", "chunks"] = "tiles"
+    keep_weights: bool = True
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The memory of every storage (`L1M`, `L2M` or `DDR`), and the cut of every node, by their numbers in the graph."""
+
+    spaces: tuple[str, ...]
+    nodes: tuple[NodePlan, ...]
+    cores: int
+    budget: int
+
+    def __str__(self) -> str:
+        lines = [f"tile plan: {self.cores} core(s), {self.budget} bytes of L1M each"]
+        lines += [f"  s{index}: {space}" for index, space in enumerate(self.spaces)]
+        for index, node in enumerate(self.nodes):
+            cut = f"{len(node.tiles)} tile(s) along axis {node.axis}" if node.axis is not None else "whole"
+            lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer")
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,97 @@
+"""Which part of its operands a part of a result needs: windows with their halo and padding, broadcasts, whole operands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backends.nash.lower.graph import Node, TensorView
+
+__all__ = ["Part", "input_part", "output_part", "tile_axis"]
+
+_WINDOWS = ("CONV", "MAXPOOL", "AVGPOOL")
+_POINTWISE = (
+    *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "CLAMP", "RESCALE", "TABLE8", "TABLE16", "SEGMENTED"),
+    *("QUANTIZE", "DEQUANTIZE", "COPY", "FILL"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A box of a view: first element and extent along every axis."""
+
+    begin: tuple[int, ...]
+    extent: tuple[int, ...]
+
+    def of(self, view: TensorView) -> TensorView:
+        """The box as a view."""
+        return view.part(self.begin, self.extent)
+
+
+def _whole(view: TensorView) -> Part:
+    return Part((0,) * len(view.shape), view.shape)
+
+
+def _cut(view: TensorView, axis: int, low: int, high: int) -> Part:
+    begin = tuple(low if a == axis else 0 for a in range(len(view.shape)))
+    extent = tuple(high - low if a == axis else n for a, n in enumerate(view.shape))
+    return Part(begin, extent)
+
+
+def tile_axis(node: Node) -> int | None:
+    """The output axis along which a node may be cut, or None for one that works on whole tensors."""
+    shape = node.out.shape
+    if node.opcode in _WINDOWS:
+        return 1
+    if node.opcode in _POINTWISE:
+        # A table of scales runs along the last axis, and cutting rows short would cost more than it hides.
+        return next((axis for axis, extent in enumerate(shape[:-1]) if extent > 1), None)
+    if node.opcode in ("RESIZE_NEAREST", "RESIZE_BILINEAR"):
+        return 3
+    if node.opcode == "MATMUL":
+        return len(shape) - 2
+    if node.opcode == "SOFTMAX":
+        return next((axis for axis, n in enumerate(shape) if n > 1 and axis != node.params["axis"]), None)
+    if node.opcode.startswith("REDUCE"):
+        mask = int(node.params["axes"])
+        return next((axis for axis, n in enumerate(shape) if n > 1 and not mask >> axis & 1), None)
+    return None
+
+
+def _window(node: Node, low: int, high: int, size: int) -> tuple[int, int, int, int]:
+    """(first row, one past the last row, padding above, padding below) of the input rows that output rows need."""
+    p = node.params
+    stride, kernel, dilation = int(p["stride_h"]), int(p["kernel_h"]), int(p.get("dilation_h", 1))
+    first = low * stride - int(p["pad_top"])
+    last = (high - 1) * stride - int(p["pad_top"]) + dilation * (kernel - 1) + 1
+    return max(first, 0), min(last, size), max(-first, 0), max(last - size, 0)
+
+
+def output_part(node: Node, axis: int | None, tile: tuple[int, int], chunk: tuple[int, int] | None) -> Part:
+    """The box of the result that one tile of one chunk makes."""
+    part = _whole(node.out) if axis is None else _cut(node.out, axis, *tile)
+    if chunk is None:
+        return part
+    begin, extent = (*part.begin[:-1], chunk[0]), (*part.extent[:-1], chunk[1] - chunk[0])
+    return Part(begin, extent)
+
+
+def input_part(node: Node, role: str, view: TensorView, axis: int | None, out: Part) -> tuple[Part, Mapping[str, int]]:
+    """The box of operand `role` that box `out` of the result needs, and the parameters that change with it.
+
+    The output box may also be cut along the last axis (a chunk of channels); only a residual feels that.
+    """
+    if node.opcode == "CONV" and role == "residual":
+        return Part(out.begin, out.extent), {}
+    if axis is None:
+        return _whole(view), {}
+    low, high = out.begin[axis], out.begin[axis] + out.extent[axis]
+    if node.opcode in _WINDOWS:
+        first, last, above, below = _window(node, low, high, view.shape[1])
+        return _cut(view, 1, first, last), {"pad_top": above, "pad_bottom": below}
+    if node.opcode == "MATMUL" and role == "b":
+        return _whole(view), {}
+    mine = axis - (len(node.out.shape) - len(view.shape))
+    if mine < 0 or view.shape[mine] == 1 or role in ("table", "exp_table", "reciprocal_table"):
+        return _whole(view), {}
+    return _cut(view, mine, low, high), {}

@@ -1,0 +1,272 @@
+"""Decides which tensors stay in L1M from producer to last reader, and how the others are streamed through it.
+
+Greedy, by need: a tensor that would cost the most traffic per byte and step of its life stays first. What cannot stay lies in
+L2M where the march has it, or in DDR, and its readers and writers stream it in tiles small enough for two to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from backends.nash.isa import View, instruction_cycles
+from backends.nash.isa.records import DTYPES, dtype_name
+from backends.nash.lower.graph import Node, TensorView, UnitGraph
+from backends.nash.tile.plan import NodePlan, TilePlan
+from backends.nash.tile.regions import input_part, output_part, tile_axis
+from hbir.errors import BackendError
+from hbir.march import March
+
+__all__ = ["TileOptions", "node_cycles", "tile", "weight_bytes"]
+
+_PACK = 16
+"""Output channels come in groups of this many in the packed weight layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileOptions:
+    """`budget`: share of L1M to plan with. `pipeline`: most tiles into which a node is cut only to overlap with its
+    neighbours on other units. `smallest`: cycles below which such a tile is not worth its issue cost."""
+
+    budget: float = 0.94
+    pipeline: int = 4
+    smallest: int = 1500
+    l2m_bytes: int = 0
+    cores: int = 1
+
+
+def _view(view: TensorView) -> View:
+    return View("L1M", view.dtype, view.shape, 0, view.strides)
+
+
+def node_cycles(node: Node, march: March) -> int:
+    """Cycles of the whole node as one instruction."""
+    operands = {role: _view(view) for role, view in (*node.reads.items(), *node.writes.items())}
+    for role, array in node.constants.items():
+        operands[role] = View.dense("L1M", dtype_name(array.dtype), array.shape, 0)
+    if node.opcode == "COPY" and "src" not in operands:
+        operands["src"] = operands["dst"]
+    params = {key: int(value) for key, value in node.params.items()}
+    return instruction_cycles(march, node.opcode, operands, params)
+
+
+def weight_bytes(node: Node, channels: int) -> int:
+    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels."""
+    weight = node.constants["weight"]
+    per_channel = weight[0].size * weight.dtype.itemsize
+    depth = -(-per_channel // 4) * 4
+    rows = -(-channels // _PACK) * _PACK
+    return rows * depth + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
+
+
+def _ranges(total: int, parts: int, align: int = 1) -> tuple[tuple[int, int], ...]:
+    """`total` cut into at most `parts` nearly equal ranges whose bounds are multiples of `align`."""
+    step = -(-ceil(total / parts) // align) * align
+    return tuple((low, min(low + step, total)) for low in range(0, total, step))
+
+
+@dataclass
+class _Planner:
+    graph: UnitGraph
+    march: March
+    options: TileOptions
+
+    def __post_init__(self) -> None:
+        self.capacity = int(self.march.l1m_bytes * self.options.budget) // 64 * 64
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.readers: dict[int, set[int]] = {}
+        for index, node in enumerate(self.graph.nodes):
+            for view in (*node.reads.values(), *node.writes.values()):
+                self.first.setdefault(view.storage, index)
+                self.last[view.storage] = index
+            for view in node.reads.values():
+                self.readers.setdefault(view.storage, set()).add(index)
+
+    def chunk_counts(self) -> list[int]:
+        """For each node the number of weight pieces: small enough that two take a quarter of L1M, if channels allow."""
+        counts: list[int] = []
+        for node in self.graph.nodes:
+            if node.opcode != "CONV":
+                counts.append(1)
+                continue
+            channels = node.out.shape[3]
+            groups = int(node.params["groups"])
+            total = weight_bytes(node, channels)
+            splits = groups == 1
+            limit = max(1, channels // self.march.tae_output_channels) if splits else 1
+            wanted = ceil(total / max(self.capacity // 8, 1))
+            if splits and self.options.pipeline > 1 and total > 128 * 1024:
+                wanted = max(wanted, min(self.options.pipeline, 4))
+            if wanted > limit and weight_bytes(node, ceil(channels / limit)) * 2 > self.capacity:
+                limit = max(limit, ceil(channels / _PACK)) if splits else 1
+            counts.append(max(1, min(wanted, limit)))
+        return counts
+
+    def needed(self, index: int, chunks: int, streamed: set[int]) -> tuple[int, int]:
+        """(bytes of L1M that node `index` needs beside resident tensors, tiles it is cut into for that)."""
+        node = self.graph.nodes[index]
+        fixed = sum(array.nbytes + 64 for role, array in node.constants.items() if role not in _BUNDLE)
+        if node.opcode == "CONV":
+            piece = weight_bytes(node, ceil(node.out.shape[3] / chunks))
+            fixed += piece * min(2, chunks)
+        views = [v for v in (*node.reads.values(), *node.writes.values()) if v.storage in streamed]
+        if not views or node.opcode == "HOST_CALL":
+            return fixed, 1
+        axis = tile_axis(node)
+        extent = 1 if axis is None else node.out.shape[axis]
+        room = max(self.capacity - fixed, self.capacity // 8)
+        if self.options.cores > 1:
+            room = min(room, self.capacity // 2)
+        else:
+            room = min(room, max(self.capacity // 3, 1))
+        tiles = 1
+        while True:
+            size = self._stream_bytes(node, axis, tiles, streamed)
+            if size <= room or tiles >= extent:
+                return fixed + size, tiles
+            tiles = min(extent, max(tiles + 1, ceil(tiles * size / max(room, 1))))
+
+    def _stream_bytes(self, node: Node, axis: int | None, tiles: int, streamed: set[int]) -> int:
+        """Two tiles' worth of every operand that does not stay in L1M (one when there is one tile)."""
+        spans = _ranges(1 if axis is None else node.out.shape[axis], tiles)
+        middle = spans[len(spans) // 2]
+        out = output_part(node, axis, middle, None)
+        size = 0
+        for role, view in node.reads.items():
+            if view.storage in streamed:
+                part, _ = input_part(node, role, view, axis, out)
+                size += _bytes(part.extent, view.dtype)
+        for view in node.writes.values():
+            if view.storage in streamed:
+                size += _bytes(out.extent, view.dtype)
+        return size * (2 if len(spans) > 1 else 1)
+
+    def residency(self, chunks: Sequence[int]) -> tuple[list[str], list[int]]:
+        """The memory of every storage, and the tiles of every node. Raises BackendError HB0521."""
+        storages, nodes = self.graph.storages, self.graph.nodes
+        streamed = {i for i, s in enumerate(storages) if s.kind != "activation" or s.pinned}
+        if self.options.cores > 1:
+            streamed = set(range(len(storages)))
+        while True:
+            usage = [self.needed(i, chunks[i], streamed) for i in range(len(nodes))]
+            used = [need for need, _ in usage]
+            worst = max(range(len(nodes)), key=lambda i: used[i], default=-1)
+            if worst >= 0 and used[worst] > self.capacity:
+                raise BackendError(
+                    21,
+                    f"the smallest tile needs {used[worst]:,} bytes of L1M, there are {self.capacity:,}",
+                    where=f"layer '{nodes[worst].layer}'",
+                    why=f"{nodes[worst].opcode} cannot be cut further along height or output channels",
+                    lever="a march with more L1M, fewer input channels, or a smaller picture",
+                )
+            rejected = self._fill(used, streamed)
+            if not rejected:
+                break
+            streamed |= rejected
+        spaces = [self._space(i, streamed) for i in range(len(storages))]
+        return self._share_l2m(spaces, streamed), [tiles for _, tiles in usage]
+
+    def _fill(self, used: list[int], streamed: set[int]) -> set[int]:
+        """Place tensors in L1M, most valuable first; those that do not fit."""
+        candidates = [i for i in self.first if i not in streamed]
+
+        def worth(index: int) -> tuple[float, int]:
+            life = self.last[index] - self.first[index] + 1
+            return (1 + len(self.readers.get(index, ()))) / life, -self.graph.storages[index].size
+
+        load = list(used)
+        rejected: set[int] = set()
+        for index in sorted(candidates, key=lambda i: (*worth(i), -i), reverse=True):
+            size = -(-self.graph.storages[index].size // 64) * 64
+            span = range(self.first[index], self.last[index] + 1)
+            if all(load[t] + size <= self.capacity for t in span):
+                for t in span:
+                    load[t] += size
+            else:
+                rejected.add(index)
+        return rejected
+
+    def _space(self, index: int, streamed: set[int]) -> str:
+        return "DDR" if index in streamed else "L1M"
+
+    def _share_l2m(self, spaces: list[str], streamed: set[int]) -> list[str]:
+        """Move streamed activations to L2M while they fit together with those that live at the same time."""
+        room = self.options.l2m_bytes
+        load = [0] * len(self.graph.nodes)
+        for index in sorted(streamed & set(self.first), key=lambda i: (self.last[i] - self.first[i], i)):
+            storage = self.graph.storages[index]
+            span = range(self.first[index], self.last[index] + 1)
+            size = -(-storage.size // 64) * 64
+            if storage.kind == "activation" and not storage.pinned and all(load[t] + size <= room for t in span):
+                spaces[index] = "L2M"
+                for t in span:
+                    load[t] += size
+        return spaces
+
+    def neighbours_differ(self, index: int) -> bool:
+        """Whether a producer or reader of the node's tensors runs on another unit."""
+        node = self.graph.nodes[index]
+        touched = {v.storage for v in (*node.reads.values(), *node.writes.values())}
+        near = range(max(0, index - 2), min(len(self.graph.nodes), index + 3))
+        return any(
+            self.graph.nodes[i].unit != node.unit
+            and touched & {v.storage for v in (*self.graph.nodes[i].reads.values(), *self.graph.nodes[i].writes.values())}
+            for i in near
+        )
+
+    def plan(self) -> TilePlan:
+        """The plan."""
+        chunks = self.chunk_counts()
+        spaces, tiles = self.residency(chunks)
+        plans = [self._node_plan(i, chunks[i], tiles[i]) for i in range(len(self.graph.nodes))]
+        return TilePlan(tuple(spaces), tuple(plans), self.options.cores, self.capacity)
+
+    def _node_plan(self, index: int, chunks: int, tiles: int) -> NodePlan:
+        node = self.graph.nodes[index]
+        axis = tile_axis(node)
+        extent = 1 if axis is None else node.out.shape[axis]
+        cores = self.options.cores
+        outer = "tiles"
+        if node.opcode != "HOST_CALL" and self.options.pipeline > 1 and self.neighbours_differ(index):
+            worthwhile = node_cycles(node, self.march) // max(self.options.smallest, 1)
+            tiles = max(tiles, min(self.options.pipeline, worthwhile, extent))
+        if cores > 1 and node.opcode != "HOST_CALL":
+            heavy = node.opcode == "CONV" and weight_bytes(node, node.out.shape[3]) > node.reads["x"].size
+            if heavy and int(node.params["groups"]) == 1 and node.out.shape[3] >= cores * _PACK:
+                chunks, outer = max(chunks, cores), "chunks"
+            else:
+                tiles = min(extent, -(-max(tiles, cores) // cores) * cores)
+        channels = node.out.shape[-1] if node.out.shape else 1
+        align = self.march.tae_output_channels if channels // max(chunks, 1) >= self.march.tae_output_channels else _PACK
+        pieces = _ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
+        spans = _ranges(extent, tiles)
+        if node.opcode == "CONV" and len(spans) > 1 and len(pieces) > 1 and outer == "tiles":
+            return self._loop_order(node, axis, spans, pieces)
+        return NodePlan(axis if len(spans) > 1 else None, spans, pieces, outer, outer == "tiles" or len(spans) == 1)
+
+    def _loop_order(
+        self, node: Node, axis: int | None, spans: tuple[tuple[int, int], ...], pieces: tuple[tuple[int, int], ...]
+    ) -> NodePlan:
+        """Keep all weights when they take less than half of L1M; otherwise reload what is smaller in total."""
+        total = weight_bytes(node, node.out.shape[3])
+        if total <= self.capacity // 2 and self.options.cores == 1:
+            return NodePlan(axis, spans, pieces, "tiles", True)
+        reload_weights, reload_inputs = total * (len(spans) - 1), node.reads["x"].size * (len(pieces) - 1)
+        return NodePlan(axis, spans, pieces, "tiles" if reload_weights <= reload_inputs else "chunks", False)
+
+
+_BUNDLE = ("weight", "bias", "multiplier", "shift")
+
+
+def _bytes(extent: Sequence[int], dtype: str) -> int:
+    size = DTYPES[dtype].itemsize
+    for n in extent:
+        size *= n
+    return -(-size // 64) * 64
+
+
+def tile(graph: UnitGraph, march: March, options: TileOptions | None = None) -> TilePlan:
+    """Plan tiles and residency. Raises BackendError HB0521 for a layer whose smallest tile does not fit L1M."""
+    return _Planner(graph, march, options or TileOptions()).plan()

@@ -1,0 +1,94 @@
+"""Depthwise int8 convolution: sixteen channels a vector, eight output positions at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from hbir.kernels.jit.compile import inner, task
+from hbir.kernels.jit.dense import CONV, _address, _tap_pointers
+from hbir.kernels.jit.simd import call_finish, depthwise_function, pointer_int8, pointer_int32, pointer_int64
+from hbir.kernels.jit.tiles import EPILOGUE_FIELDS
+
+__all__ = ["depthwise_task"]
+
+_ROWS = 8
+_depthwise_8 = depthwise_function(_ROWS)
+
+
+@inner
+def _multiplied(repeat, first, count, taps, pointers, weight, sums):
+    """Sums of `count` output channels from `first` on when each input channel feeds `repeat` of them."""
+    sources = pointer_int64(pointers)
+    factors = pointer_int8(weight)
+    sums[:] = 0
+    for tap in range(taps):
+        for r in range(_ROWS):
+            line = pointer_int8(sources[tap * _ROWS + r])
+            for k in range(count):
+                sums[r * 16 + k] += np.int32(line[(first + k) // repeat]) * np.int32(factors[tap * 16 + k])
+
+
+@task(CONV)
+def depthwise_task(index, record):
+    c = carray(record, 1)[0]
+    taps = c.kernel_height * c.kernel_width
+    blocks = (c.cout + 15) // 16
+    repeat = c.cout // c.groups
+    rows = c.batch * c.out_height * c.out_width
+    first_row, last_row = rows * index // c.tasks, rows * (index + 1) // c.tasks
+    bias, multiplier = carray(pointer_int32(c.bias), c.cout), carray(pointer_int32(c.multiplier), c.cout)
+    shift = carray(pointer_int8(c.shift), c.cout)
+    corrections, factors = np.zeros(16 * blocks, np.int32), np.zeros(16 * blocks, np.int32)
+    shifts = np.ones(16 * blocks, np.int64)
+    for k in range(c.cout):
+        corrections[k], factors[k], shifts[k] = bias[k], multiplier[k], shift[k]
+    sums, widened = np.empty(_ROWS * 16, np.int32), np.zeros(_ROWS * 16, np.int32)
+    pointers = np.zeros(taps * _ROWS, np.int64)
+    base, origin_y, origin_x = np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64)
+    targets, others = np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64)
+    fields = np.zeros(EPILOGUE_FIELDS, np.int64)
+    fields[1], fields[2] = _address(sums), 64
+    fields[6], fields[7], fields[17], fields[18] = _address(targets), _address(widened), _address(others), c.residual_c
+    fields[9], fields[10], fields[11] = c.zp_out, c.lo, c.hi
+    fields[12], fields[13], fields[14] = c.residual_multiplier, c.residual_shift, c.residual_zp
+    fields[15], fields[16] = c.out_multiplier, c.out_shift
+
+    n = first_row // (c.out_height * c.out_width)
+    oy = first_row // c.out_width - n * c.out_height
+    ox = first_row - (n * c.out_height + oy) * c.out_width
+    row = first_row
+    while row < last_row:
+        present = min(_ROWS, last_row - row)
+        for r in range(present):
+            iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
+            targets[r] = c.y + n * c.y_n + oy * c.y_h + ox * c.y_w
+            others[r] = c.residual + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
+            base[r], origin_y[r], origin_x[r] = c.x + n * c.x_n + iy * c.x_h + ix * c.x_w, iy, ix
+            ox += 1
+            if ox == c.out_width:
+                ox = 0
+                oy += 1
+                if oy == c.out_height:
+                    oy = 0
+                    n += 1
+        for r in range(present, _ROWS):  # missing rows repeat the last one and are not written
+            base[r], origin_y[r], origin_x[r] = base[present - 1], origin_y[present - 1], origin_x[present - 1]
+        _tap_pointers(c, _ROWS, base, origin_y, origin_x, pointers)
+        fields[0] = present
+        for block in range(blocks):
+            count = min(16, c.cout - 16 * block)
+            lines = c.weight + block * 16 * taps
+            if repeat == 1:
+                _depthwise_8(_address(pointers), taps, 16 * block, lines, count, _address(sums))
+            else:
+                _multiplied(repeat, 16 * block, count, taps, _address(pointers), lines, sums)
+            fields[3], fields[4] = _address(corrections) + 64 * block, _address(factors) + 64 * block
+            fields[5], fields[8] = _address(shifts) + 128 * block, count
+            call_finish(c.finish, c.kind, _address(fields))
+            for r in range(present):
+                targets[r] += 16 * c.y_c
+                others[r] += 16 * c.residual_c
+        row += present
+    # Buffers whose addresses alone were used above stay alive until here.
+    sums[0] = widened[0] + corrections[0] + factors[0] + np.int32(shifts[0] + fields[0])

@@ -1,0 +1,95 @@
+"""The two hot pieces of a convolution, compiled once and called by address: blocks of dot products, and what becomes of the sums."""
+
+from __future__ import annotations
+
+from numba import carray
+
+from hbir.kernels.jit.compile import c_function, inner
+from hbir.kernels.jit.simd import finish_function, pointer_int8, pointer_int16, pointer_int32, pointer_int64, tile_function
+
+__all__ = ["EPILOGUE_FIELDS", "FINISH", "MODES", "ROW_BLOCK"]
+
+_tile_6x4 = tile_function(6, 4)
+_tile_8x3 = tile_function(8, 3)
+_tile_12x2 = tile_function(12, 2)
+_tile_12x1 = tile_function(12, 1)
+_tile_1x4 = tile_function(1, 4)
+_tile_1x1 = tile_function(1, 1)
+
+
+@inner
+def _single_row(columns, pointers, taps, quads, weight, stride, out):
+    """Sums of one row, for matrix-vector products and for the correction of unsigned activations."""
+    column = 0
+    while column + 4 <= columns:
+        _tile_1x4(pointers, taps, quads, weight + column * stride, stride, out + column * 64)
+        column += 4
+    while column < columns:
+        _tile_1x1(pointers, taps, quads, weight + column * stride, stride, out + column * 64)
+        column += 1
+
+
+@c_function(8)
+def ROW_BLOCK(rows, columns, pointers, taps, quads, weight, stride, out):
+    """Sums of 1 row x any columns, 6 x 4, 8 x 3, 12 x 2 or 12 x 1 (columns in blocks of 16), see `tile_function`."""
+    if rows == 1:
+        _single_row(columns, pointers, taps, quads, weight, stride, out)
+    elif columns == 4:
+        _tile_6x4(pointers, taps, quads, weight, stride, out)
+    elif columns == 3:
+        _tile_8x3(pointers, taps, quads, weight, stride, out)
+    elif columns == 2:
+        _tile_12x2(pointers, taps, quads, weight, stride, out)
+    else:
+        _tile_12x1(pointers, taps, quads, weight, stride, out)
+
+
+MODES = ("plain", "residual", "raw")
+# What FINISH reads, in order: the fields of `finish_function`, then how to get the residual.
+EPILOGUE_FIELDS = 22
+_plain_8, _plain_16, _plain_32 = (finish_function(bits, "plain") for bits in (8, 16, 32))
+_residual_8, _residual_16, _residual_32 = (finish_function(bits, "residual") for bits in (8, 16, 32))
+_raw_32 = finish_function(32, "raw")
+
+
+@inner
+def _widen_residual(rows, addresses, bytes_each, count, target):
+    """int32 copies of `count` residual elements of each row."""
+    line = pointer_int32(target)
+    sources = pointer_int64(addresses)
+    for row in range(rows):
+        if bytes_each == 1:
+            narrow = pointer_int8(sources[row])
+            for c in range(count):
+                line[row * 16 + c] = narrow[c]
+        elif bytes_each == 2:
+            half = pointer_int16(sources[row])
+            for c in range(count):
+                line[row * 16 + c] = half[c]
+        else:
+            word = pointer_int32(sources[row])
+            for c in range(count):
+                line[row * 16 + c] = word[c]
+
+
+@c_function(2)
+def FINISH(kind, fields_address):
+    """Epilogue of up to 12 rows x 16 channels. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
+    f = carray(pointer_int64(fields_address), EPILOGUE_FIELDS)
+    fields = (f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16])
+    if kind == 0:
+        _plain_8(fields)
+    elif kind == 1:
+        _plain_16(fields)
+    elif kind == 3:
+        _plain_32(fields)
+    elif kind == 11:
+        _raw_32(fields)
+    else:
+        _widen_residual(f[0], f[17], f[18], f[8], f[7])
+        if kind == 4:
+            _residual_8(fields)
+        elif kind == 5:
+            _residual_16(fields)
+        else:
+            _residual_32(fields)

@@ -1,0 +1,213 @@
+"""Damaged models: whatever the bytes, the reader returns a module that verifies or raises its one kind of error."""
+
+from __future__ import annotations
+
+import random
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from hbir.errors import ImportModelError
+from hbir.frontends.onnx import export, supported_operators
+from tests.hbir.frontends.onnx.models import initializer, save, text_model
+
+BODIES = {
+    "convolution": """
+        a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (x, w, b)
+        n = BatchNormalization <epsilon = 0.001> (a, b, b, b, b)
+        c = Clip(n, low, high)
+        p = MaxPool <kernel_shape = [2, 2]> (c)
+        r = Resize <mode = "linear"> (p, , two)
+        g = GlobalAveragePool(r)
+        f = Flatten(g)
+        y = Gemm <transB = 1> (f, m, d)
+    """,
+    "shapes": """
+        s = Shape(x)
+        i = Constant <value_int = 1> ()
+        e = Gather(s, i)
+        u = Unsqueeze(e, z)
+        k = Constant <value_ints = [-1]> ()
+        t = Concat <axis = 0> (u, k)
+        r = Reshape(x, t)
+        v, o = Split <axis = 1> (r)
+        q = Transpose <perm = [1, 0]> (v)
+        h = Slice(q, z, two_i)
+        l = Tile(h, two_i2)
+        j = Pad(l, pads)
+        y = Softmax(j)
+    """,
+    "quantised": """
+        a = QuantizeLinear(x, qs, qz)
+        c = DequantizeLinear(a, qs, qz)
+        k = DequantizeLinear <axis = 0> (qw, ws, wz)
+        f = Conv(c, k)
+        g = QuantizeLinear(f, qs, qz)
+        y = DequantizeLinear(g, qs, qz)
+    """,
+}
+FLOATS = {"w": (4, 3, 3, 3), "b": (4,), "m": (5, 4), "d": (5,)}
+
+
+def small_model(name: str) -> bytes:
+    model = text_model(BODIES[name], "(float[1,3,8,8] x) => (float[N] y)")
+    constants = {
+        key: np.linspace(0.5, 1.5, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+        for key, shape in FLOATS.items()
+    }
+    extra: dict[str, Any] = {
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "two": np.array([1, 1, 2, 2], np.float32),
+        "z": np.array([0]),
+        "two_i": np.array([2]),
+        "two_i2": np.array([2, 1]),
+        "pads": np.array([1, 0, 0, 1]),
+        "qs": np.float32(0.1),
+        "qz": np.int8(3),
+        "qw": np.arange(-54, 54).astype(np.int8).reshape(4, 3, 3, 3),
+        "ws": np.linspace(0.1, 0.2, 4, dtype=np.float32),
+        "wz": np.zeros(4, np.int8),
+    }
+    used = {operand for node in model.graph.node for operand in node.input}
+    arrays = {**constants, **extra}.items()
+    model.graph.initializer.extend(initializer(key, array) for key, array in arrays if key in used)
+    return model.SerializeToString()
+
+
+def try_import(path: Path, data: bytes) -> bool:
+    path.write_bytes(data)
+    try:
+        export(path).verify()
+    except ImportModelError as error:
+        assert error.lever and str(error).startswith("HB01")
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_whole_model_is_read(tmp_path: Path, name: str) -> None:
+    assert try_import(tmp_path / "m.onnx", small_model(name))
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_byte_damaged(tmp_path: Path, name: str) -> None:
+    data = small_model(name)
+    generator = random.Random(name)
+    read = 0
+    for position in range(len(data)):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << generator.randrange(8)
+        read += try_import(tmp_path / "m.onnx", bytes(flipped))
+    # Some flips change only a number, others must be noticed.
+    assert 0 < read < len(data)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_truncation(tmp_path: Path, name: str) -> None:
+    data = small_model(name)
+    for length in range(0, len(data), 3):
+        assert not try_import(tmp_path / "m.onnx", data[:length])
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_many_bytes_damaged(tmp_path: Path, name: str) -> None:
+    data, generator = small_model(name), random.Random(name)
+    for _ in range(300):
+        mixed = bytearray(data)
+        for _ in range(generator.randrange(2, 9)):
+            mixed[generator.randrange(len(mixed))] = generator.choice((0, 1, 127, 128, 255, generator.randrange(256)))
+        begin, end = sorted(generator.randrange(len(mixed)) for _ in range(2))
+        try_import(
+            tmp_path / "m.onnx", bytes(mixed[:begin] + mixed[end:]) if generator.random() < 0.2 else bytes(mixed)
+        )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "c0 = Concat <axis = 0> (x, x)"
+        + "".join(f" c{i} = Concat <axis = 0> (c{i - 1}, c{i - 1})" for i in range(1, 60))
+        + " y = Relu(c59)",
+        "n = Constant <value_ints = [999999999]> () c = ConstantOfShape(n) y = Add(x, c)",
+        "n = Constant <value_float = 1e30> () c = Range(zero, n, one) y = Add(x, c)",
+        "n = Constant <value_ints = [99999, 99999]> () e = Expand(ones, n) y = Add(x, e)",
+        "n = Constant <value_ints = [999999999]> () e = Tile(ones, n) y = Add(x, e)",
+        "n = Constant <value_ints = [0, 999999999]> () e = Pad(ones, n) y = Add(x, e)",
+    ],
+)
+def test_small_file_cannot_ask_for_much_memory(body: str) -> None:
+    constants = {"zero": np.float32(0), "one": np.float32(1), "ones": np.ones(1, np.float32)}
+    model = text_model(body, "(float[8] x) => (float[N] y)", constants=constants)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImportModelError) as caught:
+            export(model)
+        assert caught.value.code == "HB0122"
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_mutated_nodes(tmp_path: Path) -> None:
+    """Other operators, attribute values, operands and opsets in place of the right ones."""
+    generator = random.Random(0)
+    operators = [name for name in supported_operators() if "::" not in name]
+    numbers = [0, 1, -1, 2, 7, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63)]
+    outcomes: set[bool] = set()
+    for _ in range(1500):
+        model = onnx.ModelProto.FromString(small_model(generator.choice(list(BODIES))))
+        for _ in range(generator.randrange(1, 4)):
+            node = generator.choice(model.graph.node)
+            match generator.randrange(5):
+                case 0:
+                    node.op_type = generator.choice(operators)
+                case 1 if node.attribute:
+                    attribute = generator.choice(node.attribute)
+                    attribute.i = generator.choice(numbers)
+                    attribute.f = generator.choice((0.0, float("nan"), float("inf"), -1e38))
+                    attribute.ints.append(generator.choice(numbers))
+                case 2 if node.input:
+                    node.input[generator.randrange(len(node.input)) :] = []
+                case 3:
+                    node.input.append("x")
+                case _:
+                    model.opset_import[0].version = generator.randrange(7, 23)
+        outcomes.add(try_import(tmp_path / "m.onnx", model.SerializeToString()))
+    assert outcomes == {True, False}
+
+
+def calls_of_import(path: Path) -> int:
+    """Python functions called during an import: a measure of work that no other load disturbs."""
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        export(path)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_import_is_linear(tmp_path: Path) -> None:
+    path, counts = tmp_path / "m.onnx", list[int]()
+    for length in (250, 1000):
+        body = (
+            "t0 = Relu(x) "
+            + "".join(f"t{i} = Add(t{i - 1}, t0) " for i in range(1, length))
+            + f"y = Relu(t{length - 1})"
+        )
+        model = text_model(body, "(float[8] x) => (float[8] y)")
+        save(model, path)
+        export(path)  # what is loaded once
+        counts.append(calls_of_import(path))
+    assert counts[1] <= 4.2 * counts[0]

@@ -1,0 +1,82 @@
+"""Marches: stock files, files of a user, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from hbir.errors import BackendError
+from hbir.march import CONFIDENCES, MARCHES, March, load_march, march_from_values, march_values, sources
+
+ENTRY = 'cores = {{ value = {}, source = "mine", confidence = "invented" }}\n'
+
+
+@pytest.mark.parametrize("name", MARCHES)
+def test_every_number_of_a_stock_march_has_a_source(name: str) -> None:
+    rows = sources(name)
+    assert [row.key for row in rows] == [field.name for field in fields(March)]
+    assert all(row.source and row.confidence in CONFIDENCES for row in rows)
+    assert load_march(name).name == name
+
+
+def test_published_facts() -> None:
+    facts = {m.name: (m.chip, m.cores, m.l2m_bytes, m.io_alignment) for m in map(load_march, MARCHES)}
+    l2m = 24 << 20
+    assert facts == {
+        "nash-e": ("J6E", 1, 0, 32),
+        "nash-m": ("J6M", 1, 0, 32),
+        "nash-p": ("J6P", 4, l2m, 64),
+        "nash-h": ("J6H", 3, l2m, 64),
+    }
+
+
+def test_values_round_trip() -> None:
+    for name in MARCHES:
+        march = load_march(name)
+        assert march_from_values(march_values(march)) == march
+
+
+def test_a_users_file_states_only_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text('name = "mine"\nbase = "nash-p"\n' + ENTRY.format(2))
+    assert load_march(path) == replace(load_march("nash-p"), name="mine", cores=2)
+    assert load_march(str(path)).cores == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("name = ", "HB0503", "TOML"),
+        ('name = "mine"\n', "HB0505", "chip"),
+        ('base = "nash-x"\n', "HB0501", "nash-x"),
+        ('base = "nash-e"\nwheels = 4\n', "HB0504", "wheels"),
+        ('base = "nash-e"\ncores = 2\n', "HB0506", "cores"),
+        ('base = "nash-e"\n' + ENTRY.format('"two"'), "HB0506", "an integer"),
+        ('base = "nash-e"\n' + ENTRY.format("true"), "HB0506", "an integer"),
+        ('base = "nash-e"\n' + ENTRY.format("2").replace("invented", "guessed"), "HB0506", "confidence"),
+        ('base = "nash-e"\n' + ENTRY.format("0"), "HB0507", "cores = 0"),
+        ('base = "nash-e"\n' + ENTRY.format("48").replace("cores", "tae_width"), "HB0507", "power of two"),
+        ('base = "nash-e"\n' + ENTRY.format("64").replace("cores", "l2m_bytes"), "HB0507", "l2m_bytes_per_second"),
+        ('base = "nash-e"\n' + ENTRY.format('["int4"]').replace("cores", "vector_types"), "HB0507", "int4"),
+        ('base = "nash-e"\n' + ENTRY.format("inf").replace("cores", "clock_hz"), "HB0507", "clock_hz"),
+    ],
+)
+def test_bad_files_are_refused_with_the_key(tmp_path: Path, text: str, code: str, words: str) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(BackendError) as caught:
+        load_march(path)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(BackendError) as caught:
+        load_march("nash-z")
+    assert caught.value.code == "HB0501"
+    assert all(name in str(caught.value) for name in MARCHES)
+    with pytest.raises(BackendError) as caught:
+        load_march(tmp_path / "absent.toml")
+    assert caught.value.code == "HB0502"
