@@ -59,7 +59,10 @@ class Prepared:
                 raise
             except (ValueError, IndexError, FloatingPointError, ZeroDivisionError) as error:
                 raise IrError(
-                    20, f"{step.operation.name} cannot be evaluated", where=f"layer '{layer_name(step.operation)}'", why=str(error)
+                    20,
+                    f"{step.operation.name} cannot be evaluated",
+                    where=f"layer '{layer_name(step.operation)}'",
+                    why=str(error),
                 ) from error
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = out
@@ -96,7 +99,9 @@ def prepare(function: FuncOp, store: ConstantStore) -> Prepared:
             constants.append((slot, known[slot]))
             continue
         if not isinstance(op, HbOperation):
-            raise IrError(21, f"{op.name} has no meaning here", where=f"layer '{layer_name(op)}'", lever="lower it first")
+            raise IrError(
+                21, f"{op.name} has no meaning here", where=f"layer '{layer_name(op)}'", lever="lower it first"
+            )
         inputs = tuple(-1 if value is None else slots[value] for value in op.aligned_operands)
         call = op.evaluator([known.get(slot) for slot in inputs])
         outputs = tuple(slots.setdefault(value, len(slots)) for value in op.results)

@@ -164,9 +164,7 @@ class Function:
         names = [argument.name for argument in arguments]
         if set(inputs) != set(names):
             missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
-            raise IrError(
-                32, f"inputs missing: {missing}, unknown: {unknown}", lever=f"feed exactly {names}"
-            )
+            raise IrError(32, f"inputs missing: {missing}, unknown: {unknown}", lever=f"feed exactly {names}")
         arrays = [check_input(a.name, inputs[a.name], a.value.type) for a in arguments]
         results = self.prepare().run(arrays, hook)
         return {argument.name: array for argument, array in zip(self.flatten_outputs, results, strict=True)}
@@ -257,4 +255,3 @@ def save(module: Module, path: str | Path) -> None:
     if path.suffix != ".mlir":
         raise IrError(34, f"cannot save to {path.name}", lever="choose a name that ends in .mlir")
     save_module(module.op, module.constants, path)
-

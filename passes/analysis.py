@@ -33,8 +33,15 @@ from hbir.dialects.hbir import (
 )
 from hbir.dialects.qat import FakeQuantOp
 
-
-__all__ = ["grid_sources", "has_integer_form", "is_float", "is_high_precision", "is_movement", "keeps_grid", "output_cone"]
+__all__ = [
+    "grid_sources",
+    "has_integer_form",
+    "is_float",
+    "is_high_precision",
+    "is_movement",
+    "keeps_grid",
+    "output_cone",
+]
 
 _COMPUTING = (
     *(AddOp, ClipOp, Conv2dOp, FunctionOp, LinearOp, MatmulOp, MaximumOp, MinimumOp, MulOp),

@@ -64,14 +64,20 @@ def calibrate(
     """
     name = DEFAULT_OBSERVER if observer == "default" else observer
     if name not in OBSERVERS:
-        raise CalibrationError(4, f"there is no observer '{observer}'", lever=f"choose one of {['default', *OBSERVERS]}")
+        raise CalibrationError(
+            4, f"there is no observer '{observer}'", lever=f"choose one of {['default', *OBSERVERS]}"
+        )
     if not {activation_bits, weight_bits, head_bits} <= {8, 16}:
-        raise CalibrationError(5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16")
+        raise CalibrationError(
+            5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16"
+        )
     if not 0.5 <= percentile <= 1:
         raise CalibrationError(6, f"percentile {percentile} is not between 0.5 and 1")
     work = Pipeline(FLOAT_PIPELINE).run(module)
     if len(work.functions) != 1:
-        raise CalibrationError(7, f"the module has {len(work.functions)} functions", lever="calibrate one function at a time")
+        raise CalibrationError(
+            7, f"the module has {len(work.functions)} functions", lever="calibrate one function at a time"
+        )
     function = work[0]
     points = list(activation_points(function.op.body.block))
     histograms = [Histogram() for _ in points]

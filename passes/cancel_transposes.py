@@ -50,7 +50,9 @@ def _inverse(permutation: Sequence[int]) -> Permutation:
 
 def _source(value: SSAValue) -> tuple[SSAValue, Permutation] | None:
     """What a transpose transposes, and how."""
-    return (value.owner.input, tuple(value.owner.values["permutation"])) if isinstance(value.owner, TransposeOp) else None
+    return (
+        (value.owner.input, tuple(value.owner.values["permutation"])) if isinstance(value.owner, TransposeOp) else None
+    )
 
 
 def _behind(op: Operation, moved: HbOperation, permutation: Permutation) -> list[SSAValue]:
@@ -84,7 +86,9 @@ def _aligned(value: SSAValue, permutation: Permutation, anchor: Operation, modul
         return value if prod(shape) == 1 and len(shape) in (0, len(permutation)) else None
     full = array.reshape((1,) * (len(permutation) - array.ndim) + array.shape)
     moved = constant(
-        np.ascontiguousarray(full.transpose(_inverse(permutation))), module.constants, tensor_type(inner.type).element_type
+        np.ascontiguousarray(full.transpose(_inverse(permutation))),
+        module.constants,
+        tensor_type(inner.type).element_type,
     )
     moved.location = inner.owner.location if isinstance(inner.owner, Operation) else moved.location
     result = insert_before(anchor, moved).output
@@ -287,4 +291,6 @@ class CancelTransposes(Pass):
             erase_dead(block)
             for op in list(block.ops):
                 if isinstance(op, TransposeOp) and _moves_nothing(op):
-                    replace(op, [insert_before(op, ReshapeOp.make(op.input, shape=shape_of(op.output.type)), [op]).output])
+                    replace(
+                        op, [insert_before(op, ReshapeOp.make(op.input, shape=shape_of(op.output.type)), [op]).output]
+                    )

@@ -20,11 +20,11 @@ from hbir.numerics.lut import (
     InterpolatedTable,
     SegmentedTable,
     best_int16_table,
+    ideal_int16,
     int16_interpolated_table,
     worst_error,
 )
 from hbir.numerics.lut import Quantization as Grid
-from hbir.numerics.lut import ideal_int16
 from passes.manager import Pass, Promise
 from passes.rewriting import blocks, insert_before, replace
 

@@ -58,7 +58,11 @@ def _affine(op: Operation, module: Module) -> tuple[SSAValue, Array, Array] | No
 
 def _fold(layer: Layer, op: Operation, factor: Array, offset: Array, module: Module) -> Layer | None:
     values = layer.values
-    if values["min"] is not None or values["max"] is not None or (isinstance(layer, Conv2dOp) and layer.residual is not None):
+    if (
+        values["min"] is not None
+        or values["max"] is not None
+        or (isinstance(layer, Conv2dOp) and layer.residual is not None)
+    ):
         return None
     weight, bias = constant_of(layer.weight, module.constants), None
     if layer.bias is not None:
@@ -84,7 +88,16 @@ def _as_depthwise(op: BatchNormOp, factor: Array, offset: Array, module: Module)
     weight = insert_before(op, constant(factor.reshape(-1, 1, 1, 1), module.constants, f32), [op]).output
     bias = insert_before(op, constant(offset, module.constants, f32), [op]).output
     conv = Conv2dOp.make(
-        op.input, weight, bias, None, stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1), groups=shape[3], min=None, max=None
+        op.input,
+        weight,
+        bias,
+        None,
+        stride=(1, 1),
+        pad=(0, 0, 0, 0),
+        dilation=(1, 1),
+        groups=shape[3],
+        min=None,
+        max=None,
     )
     return insert_before(op, conv, [op]).output
 

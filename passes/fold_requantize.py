@@ -30,9 +30,9 @@ def _codes(grid: UniformQuantizedType) -> Array:
 
 def _apply(op: q.RescaleOp, x: Array, source: UniformQuantizedType) -> Array:
     values, target = op.values, op.grid
-    return rescale(x, values["multiplier"], values["shift"], source.zero_point, target.zero_point, *target.limits).astype(
-        np.int64
-    )
+    return rescale(
+        x, values["multiplier"], values["shift"], source.zero_point, target.zero_point, *target.limits
+    ).astype(np.int64)
 
 
 def _single(op: q.RescaleOp) -> bool:
@@ -110,4 +110,3 @@ class FoldRequantize(Pass):
                 if joint is not None:
                     replace(op, [insert_before(op, joint, [op]).output])
             erase_dead(block)
-

@@ -34,7 +34,11 @@ def _gate(value: SSAValue, module: Module) -> tuple[SSAValue, str, tuple[float, 
     op = value.owner
     if isinstance(op, FunctionOp) and op.values["function"] in ("sigmoid", "hardsigmoid"):
         return op.input, op.values["function"], tuple(op.values["parameters"] or ())
-    if isinstance(op, ClipOp) and (op.values["min"], op.values["max"]) == (0.0, 6.0) and isinstance(op.input.owner, AddOp):
+    if (
+        isinstance(op, ClipOp)
+        and (op.values["min"], op.values["max"]) == (0.0, 6.0)
+        and isinstance(op.input.owner, AddOp)
+    ):
         split = _split(op.input.owner, module)
         if split is not None and split[1] == 3.0:
             return split[0], "clip6", ()

@@ -57,7 +57,9 @@ class Builder:
         """Insert a constant before `anchor`."""
         return self.put(f.constant(array, self.constants, element), anchor)
 
-    def multiplier(self, ratio: Any, result_bits: int, *, wide: bool = False) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+    def multiplier(
+        self, ratio: Any, result_bits: int, *, wide: bool = False
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
         """Multipliers and shifts for a ratio of scales. `wide`: the accumulator is int48, which takes 15 bits only."""
         bits = self.bits if result_bits == 8 or wide else self.high_bits
         m, s = quantize_multiplier(np.atleast_1d(np.asarray(ratio, np.float64)), bits)
@@ -230,7 +232,9 @@ def _extremum(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantized
     return type(op).make(*same)
 
 
-def _clip(build: Builder, op: f.ClipOp, x: list[SSAValue], grid: UniformQuantizedType, anchor: Operation) -> HbOperation:
+def _clip(
+    build: Builder, op: f.ClipOp, x: list[SSAValue], grid: UniformQuantizedType, anchor: Operation
+) -> HbOperation:
     value = x[0] if quantized_element(x[0].type) == grid else build.rescale(x[0], grid, anchor)
     low, high = _limits(op.values["min"], op.values["max"], grid)
     return q.ClampOp.make(value, low=low, high=high)
@@ -250,7 +254,15 @@ def _reduce(
     m, s = build.multiplier(quantized_element(x[0].type).scale / (count * np.float64(grid.scale)), grid.bits)
     low, high = grid.limits
     return q.ReduceSumOp.make(
-        x[0], axes=values["axes"], keep=values["keep"], count=count, multiplier=m, shift=s, low=low, high=high, grid=grid
+        x[0],
+        axes=values["axes"],
+        keep=values["keep"],
+        count=count,
+        multiplier=m,
+        shift=s,
+        low=low,
+        high=high,
+        grid=grid,
     )
 
 
@@ -265,9 +277,7 @@ def _softmax(
     tables = [build.constant(table, i16, anchor) for table in (exponentials, reciprocal_table())]
     m, s = build.multiplier(2.0**-FRACTION_BITS / np.float64(grid.scale), grid.bits)
     low, high = grid.limits
-    return q.SoftmaxOp.make(
-        x[0], *tables, axis=op.values["axis"], multiplier=m, shift=s, low=low, high=high, grid=grid
-    )
+    return q.SoftmaxOp.make(x[0], *tables, axis=op.values["axis"], multiplier=m, shift=s, low=low, high=high, grid=grid)
 
 
 def _resize(
@@ -280,7 +290,15 @@ def _resize(
     m, s = build.multiplier(quantized_element(x[0].type).scale / (np.float64(grid.scale) * yn * xn), grid.bits)
     low, high = grid.limits
     return q.ResizeBilinearOp.make(
-        x[0], scale=(yn, yd, xn, xd), offset=(oy, ox), border=border, multiplier=m, shift=s, low=low, high=high, grid=grid
+        x[0],
+        scale=(yn, yd, xn, xd),
+        offset=(oy, ox),
+        border=border,
+        multiplier=m,
+        shift=s,
+        low=low,
+        high=high,
+        grid=grid,
     )
 
 

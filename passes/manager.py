@@ -72,9 +72,7 @@ _HELPERS = frozenset(
 def _pass_class(module_name: str) -> type[Pass]:
     module = import_module(module_name)
     classes = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Pass) and c.__module__ == module_name
+        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Pass) and c.__module__ == module_name
     ]
     return classes[0]
 
@@ -97,7 +95,9 @@ def _parse(text: str) -> tuple[Pass, ...]:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         reason = str(error).strip().splitlines()[-1]
-        raise PassError(3, f"'{text}' is not a pipeline", why=reason, lever="write pass-a,pass-b{option=value}") from None
+        raise PassError(
+            3, f"'{text}' is not a pipeline", why=reason, lever="write pass-a,pass-b{option=value}"
+        ) from None
     result: list[Pass] = []
     for spec in specs:
         try:

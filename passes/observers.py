@@ -37,7 +37,9 @@ class Histogram:
             return
         low, high = float(x.min()), float(x.max())
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise CalibrationError(1, "an activation is NaN or infinite", lever="check the calibration data and its scaling")
+            raise CalibrationError(
+                1, "an activation is NaN or infinite", lever="check the calibration data and its scaling"
+            )
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if largest > 0 and self.reach == 0:

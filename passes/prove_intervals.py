@@ -56,7 +56,9 @@ def _conv(op: q.Conv2dOp, module: Module) -> None:
     element = quantized_element(op.input.type)
     weight = constant_of(op.weight, module.constants)
     if weight is None:
-        raise PassError(22, "the weight is not constant", where=f"layer '{layer_name(op)}'", lever="fold constants first")
+        raise PassError(
+            22, "the weight is not constant", where=f"layer '{layer_name(op)}'", lever="fold constants first"
+        )
     bias = None if op.bias is None else constant_of(op.bias, module.constants)
     smallest, largest = accumulator_bounds(weight, bias, *element.limits, element.zero_point)
     limit = _INT32 if element.bits == 8 else _INT48
@@ -70,7 +72,9 @@ def _conv(op: q.Conv2dOp, module: Module) -> None:
     plain = accumulator_bounds(weight, None, *element.limits, 0)
     reach = shifted + int(np.maximum(np.abs(plain[0]), np.abs(plain[1])).max(initial=0))
     if reach > limit:
-        raise _refuse(layer_name(op), "the accumulator with the folded zero point", reach, limit, "use a zero point near 0")
+        raise _refuse(
+            layer_name(op), "the accumulator with the folded zero point", reach, limit, "use a zero point near 0"
+        )
 
 
 def _matmul(op: q.MatmulOp) -> None:

@@ -21,8 +21,8 @@ from hbir.dialects.base import HbOperation, element_dtype
 from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, constant
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
-from hbir.ir.locations import layer_name
 from hbir.errors import PassError
+from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
 from passes.analysis import has_integer_form, is_high_precision, keeps_grid
@@ -112,9 +112,17 @@ class _Walk:
     def _ready(self, op: HbOperation) -> bool:
         """Whether every operand that takes part as an integer has a twin (a bias is frozen from its float constant)."""
         if isinstance(op, Conv2dOp | LinearOp):
-            needed = [op.input, op.weight, *([op.residual] if isinstance(op, Conv2dOp) and op.residual is not None else [])]
+            needed = [
+                op.input,
+                op.weight,
+                *([op.residual] if isinstance(op, Conv2dOp) and op.residual is not None else []),
+            ]
             bias = op.bias is None or constant_of(op.bias, self.module.constants) is not None
-            weight = constant_of(op.weight.owner.input, self.module.constants) if isinstance(op.weight.owner, FakeQuantOp) else None
+            weight = (
+                constant_of(op.weight.owner.input, self.module.constants)
+                if isinstance(op.weight.owner, FakeQuantOp)
+                else None
+            )
             return bias and weight is not None and all(value in self.twins for value in needed)
         return all(value in self.twins for value in op.operands)
 
@@ -177,4 +185,3 @@ class _Walk:
 
     def _put(self, made: HbOperation, anchor: Operation, source: Operation | None = None) -> SSAValue:
         return self.builder.put(made, anchor, source)
-

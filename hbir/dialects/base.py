@@ -112,7 +112,11 @@ def tensor_type(type_: Attribute) -> Tensor:
     return cast(Tensor, type_)
 
 
-_FLOATS: dict[type[Attribute], npt.DTypeLike] = {Float16Type: np.float16, Float32Type: np.float32, Float64Type: np.float64}
+_FLOATS: dict[type[Attribute], npt.DTypeLike] = {
+    Float16Type: np.float16,
+    Float32Type: np.float32,
+    Float64Type: np.float64,
+}
 _INTEGERS: dict[int, npt.DTypeLike] = {1: np.bool_, 8: np.int8, 16: np.int16, 32: np.int32, 48: np.int64, 64: np.int64}
 
 
@@ -178,15 +182,22 @@ class HbOperation(IRDLOperation):
     """Base of every operation that has a meaning."""
 
     @classmethod
-    def make(cls, *operands: SSAValue | Sequence[SSAValue] | None, location: LocationAttr | None = None, **attributes: Any) -> Self:
+    def make(
+        cls, *operands: SSAValue | Sequence[SSAValue] | None, location: LocationAttr | None = None, **attributes: Any
+    ) -> Self:
         """Build the operation; result types are inferred. Raises VerifyException when the operands do not fit."""
         properties = {name: _encode(value) for name, value in attributes.items()}
         flat = [o for operand in operands for o in (operand if isinstance(operand, Sequence) else (operand,))]
         types = [None if o is None else o.type for o in flat]
         defaults = cls._absent(properties)
-        inferred = cls.infer(*types, **{name: _decode(a) for name, a in properties.items() if a is not None}, **defaults)
+        inferred = cls.infer(
+            *types, **{name: _decode(a) for name, a in properties.items() if a is not None}, **defaults
+        )
         op = cls(
-            operands=[o if isinstance(o, Sequence) else ([] if o is None else [o]) if cls._is_optional(i) else o for i, o in enumerate(operands)],
+            operands=[
+                o if isinstance(o, Sequence) else ([] if o is None else [o]) if cls._is_optional(i) else o
+                for i, o in enumerate(operands)
+            ],
             result_types=list(inferred) if isinstance(inferred, tuple) else [inferred],
             properties=properties,
         )
@@ -251,4 +262,3 @@ class HbOperation(IRDLOperation):
                 f"{self.name}: result types {', '.join(map(str, actual))} differ from {', '.join(map(str, expected))},"
                 " which follow from its operands and attributes"
             )
-

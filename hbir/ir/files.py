@@ -37,7 +37,10 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         aside.replace(path)
     except OSError as error:
         raise ConfigError(
-            1, f"cannot write {path}", why=error.strerror or str(error), lever="choose an output folder you may write to"
+            1,
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            lever="choose an output folder you may write to",
         ) from None
     finally:
         aside.unlink(missing_ok=True) if aside.parent.is_dir() else None

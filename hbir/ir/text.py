@@ -46,7 +46,9 @@ def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text
     except ParseError as error:
         span = error.span
         line = text.count("\n", 0, span.start) + 1
-        raise IrError(5, error.msg.strip().splitlines()[0], where=f"{source}, line {line}", lever="mend the text") from None
+        raise IrError(
+            5, error.msg.strip().splitlines()[0], where=f"{source}, line {line}", lever="mend the text"
+        ) from None
     except VerifyException as error:
         raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
     except (RecursionError, ValueError, OverflowError, KeyError) as error:

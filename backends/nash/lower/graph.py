@@ -60,6 +60,15 @@ class TensorView:
         """Whether the last axis lies without gaps, as compute units ask."""
         return not self.shape or self.shape[-1] == 1 or self.strides[-1] == DTYPES[self.dtype].itemsize
 
+    def same_bytes(self, other: TensorView) -> bool:
+        """Whether both name the same elements in the same order (strides of axes of extent 1 do not matter)."""
+
+        def key(view: TensorView) -> tuple[object, ...]:
+            strides = tuple(s for n, s in zip(view.shape, view.strides, strict=True) if n > 1)
+            return view.storage, view.offset, view.shape, strides, view.dtype
+
+        return key(self) == key(other)
+
     def part(self, begin: Sequence[int], extent: Sequence[int]) -> TensorView:
         """The box of `extent` elements from `begin`."""
         offset = self.offset + sum(b * s for b, s in zip(begin, self.strides, strict=True))

@@ -335,7 +335,7 @@ def _reshape(low: _Lowering, op: f.ReshapeOp) -> None:
     if wanted is None and alias is not None:
         views[op.output] = alias
         return
-    if wanted is not None and alias == wanted:
+    if wanted is not None and alias is not None and alias.same_bytes(wanted):
         return
     target = low.placement.view(op.output)
     if alias is not None:
@@ -365,7 +365,7 @@ def _concat(low: _Lowering, op: f.ConcatOp) -> None:
     target = low.placement.view(op.output)
     for value, part in low.placement.concat_parts(op, target):
         source = low.dense_source(value, op)
-        if source != part:
+        if not source.same_bytes(part):
             low.copy(op, source, part)
 
 
@@ -496,7 +496,7 @@ def lower(module: Module, march: March) -> UnitGraph:
     for (_, view), argument in zip(outputs, function.flatten_outputs, strict=True):
         # An input or a constant that is an output, or one value for two outputs.
         source = low.dense_source(argument.value, function.return_op)
-        if source != view:
+        if not source.same_bytes(view):
             low.copy(function.return_op, source, view)
     text, constants = _host_section(low.host, module.constants)
     graph = UnitGraph(

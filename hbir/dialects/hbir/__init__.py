@@ -52,7 +52,18 @@ __all__ = [
 Hbir = Dialect(
     "hbir",
     [
-        *(ArgmaxOp, AvgPoolOp, BatchNormOp, CastOp, ClipOp, ConcatOp, ConstantOp, Conv2dOp, ConvTranspose2dOp, ExpandOp),
+        *(
+            ArgmaxOp,
+            AvgPoolOp,
+            BatchNormOp,
+            CastOp,
+            ClipOp,
+            ConcatOp,
+            ConstantOp,
+            Conv2dOp,
+            ConvTranspose2dOp,
+            ExpandOp,
+        ),
         *(FunctionOp, LinearOp, MatmulOp, MaxPoolOp, PadOp, ReduceOp, ReshapeOp, ResizeBilinearOp, ResizeNearestOp),
         *(SliceOp, SoftmaxOp, TransposeOp, *BINARY_OPS),
     ],

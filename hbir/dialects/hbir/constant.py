@@ -34,7 +34,9 @@ class ConstantOp(HbOperation):
             count *= extent
         size = count * element_dtype(type_.element_type).itemsize
         if size != self.value.size.data:
-            raise VerifyException(f"hbir.constant: {self.value.size.data} bytes do not fill {type_}, which takes {size}")
+            raise VerifyException(
+                f"hbir.constant: {self.value.size.data} bytes do not fill {type_}, which takes {size}"
+            )
 
     def array(self, store: ConstantStore) -> Array:
         """The value as a read-only array; no copy."""

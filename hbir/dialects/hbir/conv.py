@@ -27,11 +27,15 @@ def clamp(x: Array, low: float | None, high: float | None) -> Array:
     return np.clip(x, None if low is None else x.dtype.type(low), None if high is None else x.dtype.type(high))
 
 
-def window_extent(size: int, kernel: int, stride: int, before: int, after: int, dilation: int, *, ceil: bool = False) -> int:
+def window_extent(
+    size: int, kernel: int, stride: int, before: int, after: int, dilation: int, *, ceil: bool = False
+) -> int:
     """Output extent of a sliding window. Raises VerifyException when the window does not fit once."""
     room = size + before + after - dilation * (kernel - 1) - 1
     if room < 0:
-        raise VerifyException(f"a window of {dilation * (kernel - 1) + 1} does not fit an input of {size + before + after}")
+        raise VerifyException(
+            f"a window of {dilation * (kernel - 1) + 1} does not fit an input of {size + before + after}"
+        )
     steps = -(-room // stride) if ceil else room // stride
     # A window that would start behind the input and its leading padding reads nothing: it is dropped.
     if ceil and steps * stride >= size + before:

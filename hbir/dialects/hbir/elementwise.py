@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-
-
 import numpy as np
 from xdsl.dialects.builtin import TensorType
 from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
@@ -12,7 +10,18 @@ from xdsl.utils.exceptions import VerifyException
 
 from hbir.dialects.base import Array, HbOperation, Tensor, shape_of, tensor
 
-__all__ = ["BINARY_OPS", "AddOp", "BinaryOp", "DivOp", "MaximumOp", "MinimumOp", "MulOp", "PowOp", "SubOp", "broadcast_shape"]
+__all__ = [
+    "BINARY_OPS",
+    "AddOp",
+    "BinaryOp",
+    "DivOp",
+    "MaximumOp",
+    "MinimumOp",
+    "MulOp",
+    "PowOp",
+    "SubOp",
+    "broadcast_shape",
+]
 
 
 def broadcast_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:

@@ -47,7 +47,9 @@ class ReshapeOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, *, shape: Sequence[int]) -> Tensor:
-        if min(shape, default=1) < 0 or int(np.prod(shape, dtype=np.int64)) != int(np.prod(shape_of(x), dtype=np.int64)):
+        if min(shape, default=1) < 0 or int(np.prod(shape, dtype=np.int64)) != int(
+            np.prod(shape_of(x), dtype=np.int64)
+        ):
             raise VerifyException(f"{shape_of(x)} does not reshape to {tuple(shape)}")
         return tensor(shape, _move_axis(x, None))
 
@@ -215,7 +217,7 @@ class ResizeNearestOp(HbOperation):
     @staticmethod
     def infer(x: Tensor, *, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
         n, h, w, c = shape_of(x)
-        if not rows or not columns or not (0 <= min(rows) and max(rows) < h and 0 <= min(columns) and max(columns) < w):
+        if not rows or not columns or not (min(rows) >= 0 and max(rows) < h and min(columns) >= 0 and max(columns) < w):
             raise VerifyException(f"resize indices leave an input of {h} x {w}")
         return tensor((n, len(rows), len(columns), c), x.element_type)
 

@@ -16,10 +16,19 @@ from hbir.dialects.hbir.conv import window_extent
 __all__ = ["ArgmaxOp", "AvgPoolOp", "MaxPoolOp", "ReduceOp", "ResizeBilinearOp", "bilinear_weights", "reduced_shape"]
 
 
-def _pool_shape(x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool) -> tuple[int, ...]:
+def _pool_shape(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
+) -> tuple[int, ...]:
     n, h, w, c = shape_of(x)
-    if min(*kernel, *stride) < 1 or min(pad) < 0 or max(pad[0], pad[2]) >= kernel[0] or max(pad[1], pad[3]) >= kernel[1]:
-        raise VerifyException(f"pooling window {tuple(kernel)}, stride {tuple(stride)} and pad {tuple(pad)} do not fit together")
+    if (
+        min(*kernel, *stride) < 1
+        or min(pad) < 0
+        or max(pad[0], pad[2]) >= kernel[0]
+        or max(pad[1], pad[3]) >= kernel[1]
+    ):
+        raise VerifyException(
+            f"pooling window {tuple(kernel)}, stride {tuple(stride)} and pad {tuple(pad)} do not fit together"
+        )
     height = window_extent(h, kernel[0], stride[0], pad[0], pad[2], 1, ceil=ceil)
     return n, height, window_extent(w, kernel[1], stride[1], pad[1], pad[3], 1, ceil=ceil), c
 
@@ -189,7 +198,11 @@ class ResizeBilinearOp(HbOperation):
     @staticmethod
     def infer(x: Tensor, *, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
         n, _, _, c = shape_of(x)
-        if len(rows) != 4 or len(columns) != 4 or min(rows[0], columns[0], rows[1], columns[1], rows[3], columns[3]) < 1:
+        if (
+            len(rows) != 4
+            or len(columns) != 4
+            or min(rows[0], columns[0], rows[1], columns[1], rows[3], columns[3]) < 1
+        ):
             raise VerifyException("rows and columns are (extent, numerator, offset, denominator)")
         return tensor((n, rows[0], columns[0], c), x.element_type)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-
-from xdsl.dialects.builtin import TensorType
-from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def, traits_def
+from xdsl.dialects.builtin import DenseArrayBase, TensorType, f64
+from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, result_def, traits_def
 from xdsl.traits import Pure
-from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, StringAttr, f64
 from xdsl.utils.exceptions import VerifyException
 
 from hbir.dialects.base import Array, HbOperation, Tensor, opt_number, string

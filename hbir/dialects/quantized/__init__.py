@@ -37,7 +37,19 @@ __all__ = [
 Quantized = Dialect(
     "quantized",
     [
-        *(AddOp, AvgPoolOp, ClampOp, Conv2dOp, DequantizeOp, FunctionOp, InterpolateOp, MatmulOp, MulOp, QuantizeOp, ReduceSumOp),
+        *(
+            AddOp,
+            AvgPoolOp,
+            ClampOp,
+            Conv2dOp,
+            DequantizeOp,
+            FunctionOp,
+            InterpolateOp,
+            MatmulOp,
+            MulOp,
+            QuantizeOp,
+            ReduceSumOp,
+        ),
         *(RescaleOp, ResizeBilinearOp, SegmentedOp, SoftmaxOp, SubOp, TableOp),
     ],
 )

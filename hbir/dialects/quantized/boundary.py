@@ -114,5 +114,12 @@ class RescaleOp(QuantizedOperation):
 
         low, high = grid.limits
         return rescale(
-            x, multiplier, shift, zp_in=zero_points[0], zp_out=grid.zero_point, lo=low, hi=high, out_dtype=element_dtype(grid)
+            x,
+            multiplier,
+            shift,
+            zp_in=zero_points[0],
+            zp_out=grid.zero_point,
+            lo=low,
+            hi=high,
+            out_dtype=element_dtype(grid),
         )

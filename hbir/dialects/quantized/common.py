@@ -99,7 +99,9 @@ def check_ratio(
         at = int(np.flatnonzero(~np.broadcast_to(exact, np.broadcast_shapes(given.shape, wanted.shape)))[0])
         have = float(np.broadcast_to(given, exact.shape)[at])
         want = float(np.broadcast_to(wanted, exact.shape)[at])
-        raise VerifyException(f"{what}: channel {at} multiplies by {have:.9g}, the scales of its types ask for {want:.9g}")
+        raise VerifyException(
+            f"{what}: channel {at} multiplies by {have:.9g}, the scales of its types ask for {want:.9g}"
+        )
 
 
 def check_limits(low: int, high: int, element: UniformQuantizedType) -> None:
@@ -112,5 +114,3 @@ def check_limits(low: int, high: int, element: UniformQuantizedType) -> None:
 def scalar(values: Sequence[Any] | npt.NDArray[Any]) -> int:
     """The only entry of a per-tensor multiplier or shift."""
     return int(values[0])
-
-

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import IntegerType, TensorType
+from xdsl.dialects.builtin import FloatAttr, IntegerType, TensorType, f64
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     irdl_op_definition,
@@ -26,7 +26,6 @@ from xdsl.irdl import (
     result_def,
     traits_def,
 )
-from xdsl.dialects.builtin import FloatAttr, f64
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 

@@ -207,5 +207,3 @@ class ClampOp(QuantizedOperation):
     def evaluate(x: Array, *, low: int, high: int, zero_points: Sequence[int]) -> Array:
         del zero_points
         return np.clip(x, low, high)
-
-

@@ -59,9 +59,7 @@ class AvgPoolOp(QuantizedOperation):
 
         limits = np.iinfo(x.dtype)
         zp = zero_points[0]
-        return avg_pool2d(
-            x, kernel, stride=stride, pad=pad, zp_in=zp, zp_out=zp, lo=limits.min, hi=limits.max
-        )
+        return avg_pool2d(x, kernel, stride=stride, pad=pad, zp_in=zp, zp_out=zp, lo=limits.min, hi=limits.max)
 
 
 @irdl_op_definition

@@ -79,7 +79,9 @@ class SoftmaxOp(QuantizedOperation):
         if not 0 <= axis < len(shape) or shape[axis] > 65536:
             raise VerifyException(f"softmax runs along an existing axis of at most 65536 values, not {axis} of {shape}")
         if shape_of(exp_table) != ((256,) if element.bits == 8 else (513,)) or shape_of(reciprocal_table) != (513,):
-            raise VerifyException("softmax takes an exponential table of 256 (int8) or 513 (int16) entries and 513 reciprocals")
+            raise VerifyException(
+                "softmax takes an exponential table of 256 (int8) or 513 (int16) entries and 513 reciprocals"
+            )
         check_ratio(multiplier, shift, 2.0**-FRACTION_BITS / np.float64(grid.scale), "rescale")
         check_limits(low, high, grid)
         return tensor(shape, grid)

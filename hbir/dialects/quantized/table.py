@@ -14,7 +14,15 @@ from xdsl.utils.exceptions import VerifyException
 
 from hbir.dialects.base import Array, Tensor, element_dtype, integer, shape_of, tensor, tensor_type
 from hbir.dialects.quant import UniformQuantizedType
-from hbir.dialects.quantized.common import QuantizedOperation, check_limits, grid, multipliers, per_tensor, scalar, shifts
+from hbir.dialects.quantized.common import (
+    QuantizedOperation,
+    check_limits,
+    grid,
+    multipliers,
+    per_tensor,
+    scalar,
+    shifts,
+)
 
 __all__ = ["FunctionOp", "InterpolateOp", "SegmentedOp", "TableOp", "ideal_results"]
 
@@ -42,9 +50,7 @@ class FunctionOp(QuantizedOperation):
     traits = traits_def(Pure())
 
     @staticmethod
-    def infer(
-        x: Tensor, *, grid: UniformQuantizedType, function: str, parameters: tuple[float, ...] | None
-    ) -> Tensor:
+    def infer(x: Tensor, *, grid: UniformQuantizedType, function: str, parameters: tuple[float, ...] | None) -> Tensor:
         from hbir.numerics.lut import FUNCTIONS
 
         if function not in FUNCTIONS:

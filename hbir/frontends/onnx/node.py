@@ -15,7 +15,7 @@ from hbir.errors import ImportModelError
 from hbir.frontends.onnx.builder import Builder, Operand
 from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.tensors import ExternalData, decode_text, tensor_array
-from hbir.frontends.onnx.values import Quantized, Static, Value, extent_text, value_shape
+from hbir.frontends.onnx.values import Static, Value, extent_text, value_shape
 
 __all__ = ["Node"]
 
@@ -255,7 +255,3 @@ class Node:
     def number_like(self, number: float, value: Value) -> Static:
         """A scalar that may meet `value` in an operation."""
         return self.known(number, self.dtype_like(value))
-
-    def dequantized(self, value: Value) -> bool:
-        """Whether `value` is not a quantised integer."""
-        return not isinstance(value, Quantized)

@@ -259,8 +259,8 @@ def check_layers(module: Module, feed: dict[str, Array], behind: dict[str, str],
     """Evaluate every operation on onnxruntime's own values; the number of values compared.
 
     A sum in another order may round a value to the neighbouring step, but only where it lies beside the threshold:
-    within the rounding of a float32 sum of 1280 products, the longest here. Going on from onnxruntime's value keeps such steps
-    from piling up through the network.
+    within the rounding of a float32 sum of 1280 products, the longest here. Going on from onnxruntime's value keeps
+    such steps from piling up through the network.
     """
     function = module[0]
     env: dict[Any, Array] = {argument.value: feed[argument.name] for argument in function.flatten_inputs}
