@@ -92,6 +92,8 @@ def _read_weights(path: Path, needed: Sequence[BlobAttr], store: ConstantStore) 
         raise IrError(
             6, f"{path.name} is missing", why="the module's constants live in it", lever="keep both files in one folder"
         ) from None
+    except OSError as error:
+        raise IrError(6, f"{path.name} cannot be read", why=error.strerror or str(error)) from None
     size = int.from_bytes(view[:8], "little")
     if size > min(_HEADER_CAP, len(view) - 8):
         raise _bad_weights(path, f"header of {size} bytes in a file of {len(view)}")
@@ -107,7 +109,7 @@ def _read_weights(path: Path, needed: Sequence[BlobAttr], store: ConstantStore) 
         digest = blob.digest.data
         try:
             begin, end = (int(at) for at in table[digest]["data_offsets"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise _bad_weights(path, f"no entry for constant {digest[:12]}…") from None
         if not 0 <= begin <= end <= len(body) or end - begin != blob.size.data:
             raise _bad_weights(path, f"constant {digest[:12]}… lies outside the file or has another size")

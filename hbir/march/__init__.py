@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from hbir.errors import BackendError
 
@@ -174,8 +174,11 @@ def _typed(key: str, value: object, where: str) -> int | float | str | tuple[str
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if get_args(hint) and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
-        return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if get_args(hint) and isinstance(value, list | tuple):
+        items = cast(Sequence[object], value)
+        names = [item for item in items if isinstance(item, str)]
+        if len(names) == len(items):
+            return tuple(names)
     wanted = "a list of strings" if get_args(hint) else {str: "a string", int: "an integer", float: "a number"}[hint]
     raise BackendError(6, f"'{key}' is {value!r}", where=where, why=f"{wanted} is wanted", lever=f"mend '{key}'")
 
@@ -246,7 +249,7 @@ def sources(name_or_path: str | Path) -> list[Source]:
         rows[key] = _row(key, entry, where)
     if missing := [key for key in known if key not in rows]:
         raise BackendError(
-            5, f"missing key '{missing[0]}'", where=where, why=f"{len(missing)} keys are missing" if missing[1:] else "",
+            5, f"missing key '{missing[0]}'", where=where, why=f"{len(missing)} of {len(known)} keys are missing",
             lever='add it, or build on a stock march with base = "nash-e"',
         )  # fmt: skip
     return [rows[key] for key in known]

@@ -176,7 +176,8 @@ OPCODES: tuple[Opcode, ...] = (
     Opcode(
         *(45, "SEGMENTED", "VAE", "int16 by 1 to 64 segments of 64 entries, each with its own start and spacing."),
         (
-            _r("x", ("i16",)), _r("starts", ("i16",)), _r("spacings", ("i8",)), _r("entries", ("i16",)), _w("out", ("i16",)),
+            _r("x", ("i16",)), _r("starts", ("i16",)), _r("spacings", ("i8",)), _r("entries", ("i16",)),
+            _w("out", ("i16",)),
         ),
         (), rules.segmented,
     ),

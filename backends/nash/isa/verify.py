@@ -28,6 +28,7 @@ from backends.nash.isa.records import (
     SPACES,
     UNITS,
     View,
+    queue_name,
 )
 from backends.nash.isa.rules import RuleError
 from backends.nash.isa.written import WrittenBytes
@@ -237,7 +238,7 @@ def _check_waits(program: Program, cores: int) -> None:
         for wait, value in zip(queues[:count], values[:count], strict=True):
             if not 1 <= value <= done[wait]:
                 raise SimulationError(
-                    3, f"waits for {value} instructions of {UNITS[wait % len(UNITS)]}{wait // len(UNITS)}", where=_where(program, index),
+                    3, f"waits for {value} instructions of {queue_name(wait)}", where=_where(program, index),
                     why=f"{done[wait]} stand before it in the program: it may never start",
                 )  # fmt: skip
         done[own] += 1
@@ -253,7 +254,8 @@ def _check_bytes(program: Program, memories: Memories, inputs: Sequence[View], o
             if not writes:
                 if not written.all(view):
                     raise SimulationError(
-                        4, f"{d.opcode.name} reads '{name}', part of which nothing has written", where=_where(program, d.index),
+                        4, f"{d.opcode.name} reads '{name}', part of which nothing has written",
+                        where=_where(program, d.index),
                         why=f"{view.space} from byte {view.address} to {view.end}",
                     )  # fmt: skip
                 continue
@@ -301,8 +303,8 @@ def verify_program(program: Program, memories: Memories, inputs: Sequence[View],
     clocks = vector_clocks(program)
     if pair := check_hazards(program, clocks):
         first, second, space, address = pair
+        names = [f"{program.decoded[i].opcode.name} (layer '{program.layer_name(i)}')" for i in (first, second)]
         raise SimulationError(
             7, f"nothing orders it after instruction {first}, which uses the same bytes", where=_where(program, second),
-            why=f"{program.decoded[first].opcode.name} (layer '{program.layer_name(first)}') and {program.decoded[second].opcode.name} "
-            f"meet at byte {address} of {space} on different queues", lever="wait for the first one's event",
+            why=f"{names[0]} and {names[1]} meet at byte {address} of {space} on different queues", lever="wait for the first one's event",
         )  # fmt: skip

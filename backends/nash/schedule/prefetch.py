@@ -28,9 +28,16 @@ def hoist(tasks: Sequence[Task], early: set[int], buffers: Sequence[Buffer], bud
     load = load.cumsum(axis=1)
     positions = [float(index) for index in range(len(tasks))]
     earliest = [0] * cores
-    for index in sorted(early):
+    # No load overtakes another: the queue is in order, and what is used first has to come first.
+    barrier = [0] * cores
+    loads = sorted(index for index, task in enumerate(tasks) if task.opcode == "LOAD")
+    for index in loads:
+        if index not in early:
+            barrier[tasks[index].core] = index + 1
+            continue
         region = tasks[index].operands["dst"]
         size, core = buffers[region.buffer].size, buffers[region.buffer].core
+        earliest[core] = max(earliest[core], barrier[core])
         begin = index
         row = load[core]
         while begin > earliest[core] and row[begin - 1] + size <= budget:

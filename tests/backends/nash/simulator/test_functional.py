@@ -238,6 +238,7 @@ EXP, RECIPROCAL = (
     np.arange(32767, 32767 - 513 * 20, -20, np.int16),
 )
 EXP[255] = 32767
+ROWS, COLUMNS = np.array([5, 0, 2], np.int32), np.array([1, 1], np.int32)
 F32 = RNG.normal(0, 4, (2, 3, 8)).astype(np.float32)
 SCALES = RNG.uniform(0.01, 1, 8).astype(np.float32)
 WEIGHT = RNG.integers(-20, 20, (12, 3, 3, 4), np.int8)
@@ -257,7 +258,9 @@ PACKED = kernels.pack_weight(WEIGHT, groups=2)
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
     (
         *("CONV", {"x": X8, "weight": PACKED, "bias": BIAS12, "multiplier": M12, "shift": S12, "residual": R12}),
-        CONV | {"residual_zp": 2, "residual_multiplier": 20001, "residual_shift": 15, "output_multiplier": 16385, "output_shift": 15},
+        CONV
+        | {"residual_zp": 2, "residual_multiplier": 20001, "residual_shift": 15}
+        | {"output_multiplier": 16385, "output_shift": 15},
         kernels.conv2d(
             *(X8, PACKED, BIAS12, M12, S12), **KERNEL_CONV, zp_out=-1, lo=-90, hi=127, residual=R12, residual_zp=2,
             residual_multiplier=20001, residual_shift=15, out_multiplier=16385, out_shift=15,
@@ -273,15 +276,27 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
     ),
     ("ADD", {"a": X8, "b": Y8}, SUM | OUT, kernels.add(X8, Y8, **KERNEL_SUM)),
     ("SUB", {"a": X8, "b": Y8[:, :1]}, SUM | OUT, kernels.sub(X8, Y8[:, :1], **KERNEL_SUM)),
-    ("MUL", {"a": X8, "b": Y8}, {"zp_a": 1, "zp_b": 2, **OUT, "shift": 22}, kernels.mul(X8, Y8, zp_a=1, zp_b=2, **kernel_out(22))),
+    (
+        *("MUL", {"a": X8, "b": Y8}, {"zp_a": 1, "zp_b": 2, **OUT, "shift": 22}),
+        kernels.mul(X8, Y8, zp_a=1, zp_b=2, **kernel_out(22)),
+    ),
     ("MAXIMUM", {"a": X8, "b": Y8}, {}, np.maximum(X8, Y8)),
     ("MINIMUM", {"a": X16, "b": X16[::-1]}, {}, np.minimum(X16, X16[::-1])),
     ("CLAMP", {"x": X8}, {"low": -5, "high": 60}, np.clip(X8, -5, 60)),
-    ("RESCALE", {"x": X16}, {"zp_in": 4, **OUT, "shift": 22}, kernels.rescale(X16, 20001, 22, zp_in=4, zp_out=3, lo=-100, hi=101, out_dtype=np.int8)),
-    ("RESCALE", {"x": X8, "multiplier": M8, "shift": S8}, {"zp_in": 4, "low": -128, "high": 127}, kernels.rescale(X8, M8, S8, zp_in=4)),
+    (
+        *("RESCALE", {"x": X16}, {"zp_in": 4, **OUT, "shift": 22}),
+        kernels.rescale(X16, 20001, 22, zp_in=4, zp_out=3, lo=-100, hi=101, out_dtype=np.int8),
+    ),
+    (
+        *("RESCALE", {"x": X8, "multiplier": M8, "shift": S8}, {"zp_in": 4, "low": -128, "high": 127}),
+        kernels.rescale(X8, M8, S8, zp_in=4),
+    ),
     ("TABLE8", {"x": X8, "table": T8}, {}, T8[X8.astype(int) + 128]),
     ("TABLE16", {"x": X16, "table": T16}, {**OUT, "shift": 29}, kernels.table_int16(X16, T16, **kernel_out(29))),
-    ("REDUCE_SUM", {"x": X8}, {"axes": 6, "zp_in": 1, **OUT, "shift": 20}, kernels.reduce_sum(X8, (1, 2), zp_in=1, **kernel_out(20))),
+    (
+        *("REDUCE_SUM", {"x": X8}, {"axes": 6, "zp_in": 1, **OUT, "shift": 20}),
+        kernels.reduce_sum(X8, (1, 2), zp_in=1, **kernel_out(20)),
+    ),
     ("REDUCE_MAX", {"x": X8}, {"axes": 10}, X8.max((1, 3), keepdims=True)),
     ("REDUCE_MIN", {"x": X16}, {"axes": 4}, X16.min(2, keepdims=True)),
     (
@@ -294,7 +309,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
         kernels.avg_pool2d(X8, **KERNEL_WINDOW, zp_in=1, zp_out=2, lo=-99, hi=99),
     ),
     (
-        *("RESIZE_NEAREST", {"x": X8, "rows": np.array([5, 0, 2], np.int32), "columns": np.array([1, 1], np.int32)}, {}),
+        *("RESIZE_NEAREST", {"x": X8, "rows": ROWS, "columns": COLUMNS}, {}),
         X8[:, [5, 0, 2]][:, :, [1, 1]],
     ),
     (
@@ -302,7 +317,10 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
         kernels.resize(X8, mode="bilinear", **KERNEL_RESIZE, zp_in=1, **kernel_out(18)),
     ),
     ("COPY", {"src": X16}, {}, X16),
-    ("QUANTIZE", {"x": F32}, {"scale": 0.1, "zp": 3, "low": -60, "high": 127}, kernels.quantize(F32, np.float32(0.1), 3, -60, 127)),
+    (
+        *("QUANTIZE", {"x": F32}, {"scale": 0.1, "zp": 3, "low": -60, "high": 127}),
+        kernels.quantize(F32, np.float32(0.1), 3, -60, 127),
+    ),
     ("DEQUANTIZE", {"x": X8}, {"scale": 0.3, "zp": -4}, kernels.dequantize(X8, np.float32(0.3), -4)),
     ("DEQUANTIZE", {"x": X8, "scales": SCALES}, {}, kernels.dequantize(X8, SCALES, 0, axis=3)),
     ("ARGMAX", {"x": X8}, {"axis": 3}, X8.argmax(3)),

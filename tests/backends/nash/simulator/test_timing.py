@@ -100,7 +100,8 @@ def test_transfers_of_all_cores_share_ddr_equally() -> None:
 def test_a_short_transfer_leaves_and_the_long_one_speeds_up() -> None:
     # Both move at half rate until the short one (n bytes) ends at 2n / rate; the other has 3n - n left at full rate.
     march = load_march("nash-p")
-    text = "LOAD@0 src=DDR[0] i8 300000, dst=L1M0[0] i8 300000\nSTORE@0 src=L1M0[1048576] i8 100000, dst=DDR[4194304] i8 100000\n"
+    text = "LOAD@0 src=DDR[0] i8 300000, dst=L1M0[0] i8 300000\n"
+    text += "STORE@0 src=L1M0[1048576] i8 100000, dst=DDR[4194304] i8 100000\n"
     timing = simulate(program_model(text))
     fixed = march.issue_cycles + march.dma_latency_cycles
     rate = march.ddr_bytes_per_cycle

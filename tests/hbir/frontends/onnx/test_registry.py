@@ -132,7 +132,7 @@ def test_node_suite(capsys: pytest.CaptureFixture[str]) -> None:
             reasons[DISPUTED[case.name]] += 1
             continue
         if any(isinstance(value, onnx.TensorProto) for value in case.data_sets[0][0]):
-            reasons["data of types that numpy lacks (casts from and to float8, bfloat16, 4 bits)"] += 1
+            reasons["narrow types (casts, quantisation), whose data the suite keeps as TensorProto"] += 1
             continue
         try:
             run(case)
