@@ -1,6 +1,7 @@
 """An open compiler for quantised neural networks: the language, its meaning, its readers and writers."""
 
 from hbir.errors import HbError
-from hbir.module import Argument, Function, Module, load, save
+from hbir.frontends.onnx import export
+from hbir.module import Argument, Function, Module, load, save, statistics
 
-__all__ = ["Argument", "Function", "HbError", "Module", "load", "save"]
+__all__ = ["Argument", "Function", "HbError", "Module", "export", "load", "save", "statistics"]

@@ -21,7 +21,7 @@ from hbir.ir.constants import ConstantStore
 from hbir.ir.files import load_module, save_module
 from hbir.ir.text import parse_module, print_module, verify_module
 
-__all__ = ["Argument", "ArgumentType", "Function", "Module", "load", "save"]
+__all__ = ["Argument", "ArgumentType", "Function", "Module", "load", "save", "statistics"]
 
 MARCH = "hbir.march"
 NAME = "hbir.name"
@@ -255,3 +255,8 @@ def save(module: Module, path: str | Path) -> None:
     if path.suffix != ".mlir":
         raise IrError(34, f"cannot save to {path.name}", lever="choose a name that ends in .mlir")
     save_module(module.op, module.constants, path)
+
+
+def statistics(module: Module) -> dict[str, list[tuple[str, int]]]:
+    """For each function, operation names with their counts."""
+    return {function.name: function.statistics() for function in module}

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects.base import Array
+from hbir.dialects.hbir import FunctionOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
 from hbir.module import Function, Module
+from hbir.numerics.lut import function_named
 from passes.insert_fake_quant import InsertFakeQuant, activation_points, head_values
 from passes.manager import Pipeline
-from passes.observers import OBSERVERS, Histogram, grid_for
+from passes.observers import OBSERVERS, Doubles, Histogram, Request, grid_for
+from passes.rewriting import only_user
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
 
@@ -58,8 +61,8 @@ def calibrate(
     """Optimise the float graph, observe it on `feeds`, and return it with fake quantisation on every edge.
 
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
-    `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values behind the last convolution
-    or matrix product get `head_bits` bits and their whole observed range. `progress` is called with the
+    `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values that reach an output
+    past no further convolution or matrix product keep their whole observed range, and `head_bits` bits where all paths do. `progress` is called with the
     number of samples done. Raises CalibrationError for data that does not fit, or for none.
     """
     name = DEFAULT_OBSERVER if observer == "default" else observer
@@ -85,15 +88,24 @@ def calibrate(
     if not samples:
         raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
     symmetric = not asymmetric
-    head = head_values(function.op.body.block)
+    near, head = head_values(function.op.body.block)
     grids: dict[tuple[str, int], UniformQuantizedType] = {}
     for number, (value, histogram) in enumerate(zip(points, histograms, strict=True)):
         bits = head_bits if value in head else activation_bits
-        # Rare large values near the outputs are what the network is asked for (a score, a box): nothing is cut there.
-        estimate = OBSERVERS["max" if value in head else name]
-        grids[function.name, number] = grid_for(estimate(histogram, bits, symmetric, percentile), bits, symmetric)
+        estimate = OBSERVERS["max" if value in near else name]
+        wanted = Request(bits, symmetric, percentile, _curve(value))
+        grids[function.name, number] = grid_for(estimate(histogram, wanted), bits, symmetric)
     insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
     return Pipeline([insert]).run(work)
+
+
+def _curve(value: SSAValue) -> Callable[[Doubles], Doubles] | None:
+    """The function that alone reads a value, or None."""
+    reader = only_user(value)
+    if not isinstance(reader, FunctionOp):
+        return None
+    function = function_named(reader.values["function"], reader.values["parameters"])
+    return function.evaluate
 
 
 def _observe(

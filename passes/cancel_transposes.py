@@ -234,6 +234,8 @@ def _linear(op: LinearOp, module: Module) -> list[SSAValue] | None:
     if weight is None or (fake is not None and fake.grid.per_axis == 1):
         return None
     source, permutation = found
+    if any(isinstance(link, FakeQuantOp) and link.grid.per_axis is not None for link in chain):
+        return None
     order = (0, *(axis for axis in _inverse(permutation)[1:]))
     columns = weight.reshape(weight.shape[0], *shape[1:]).transpose(order).reshape(weight.shape)
     element = tensor_type(raw.type).element_type

@@ -128,7 +128,11 @@ def _div(op: DivOp, module: Module) -> SSAValue | None:
         return None
     if not array.size or not bool((np.frexp(array)[0] == 0.5).all()):
         return None
-    inverse = insert_before(op, constant(1 / array, module.constants, tensor_type(op.rhs.type).element_type), [op])
+    with np.errstate(over="ignore"):
+        reciprocal = 1 / array
+    if not bool(np.isfinite(reciprocal).all()):
+        return None
+    inverse = insert_before(op, constant(reciprocal, module.constants, tensor_type(op.rhs.type).element_type), [op])
     return insert_before(op, MulOp.make(op.lhs, inverse.output), [op]).output
 
 

@@ -31,27 +31,39 @@ def generated_inputs(function: Function, seed: int = 0) -> dict[str, Array]:
 def check_promise(name: str, promise: str, before: Module, after: Module) -> None:
     """Raise PassError HB0305 when results differ more than the promise allows.
 
-    EXACT and LAYOUT: integers equal, floats within 1e-4 of the largest value. NUMERIC passes only have to run.
+    Names, shapes and dtypes stay under every promise. EXACT: all values equal. LAYOUT: integers equal, floats within 1e-4
+    of the largest value. NUMERIC: values may change. NaN equals NaN.
     """
     for old, new in zip(before.functions, after.functions, strict=True):
         feeds = generated_inputs(old)
         expected, actual = old.feed(feeds), new.feed(feeds)
+        if list(expected) != list(actual):
+            raise _broken(name, promise, old, f"the outputs {list(expected)} into {list(actual)}")
         for key, value in expected.items():
             got = actual[key]
-            if promise == "NUMERIC":
-                continue
-            if np.issubdtype(value.dtype, np.floating):
-                bound = _FLOAT_TOLERANCE * max(float(np.abs(value).max(initial=0)), 1e-30)
-                wrong = float(np.abs(value - got).max(initial=0))
-                bad = not wrong <= bound
-            else:
-                wrong = float(np.count_nonzero(value != got))
-                bad = wrong > 0
-            if bad:
-                raise PassError(
-                    5,
-                    f"pass '{name}' changed output '{key}' (by {wrong:g})",
-                    where=f"function '{old.name}'",
-                    why=f"it promises {promise}",
-                    lever="report it with the reproducer folder",
-                )
+            if (value.dtype, value.shape) != (got.dtype, got.shape):
+                change = f"output '{key}' from {value.dtype}{list(value.shape)} to {got.dtype}{list(got.shape)}"
+                raise _broken(name, promise, old, change)
+            difference = 0.0 if promise == "NUMERIC" else _difference(value, got)
+            floats = promise == "LAYOUT" and np.issubdtype(value.dtype, np.floating)
+            finite = np.abs(value[np.isfinite(value)]) if floats else np.zeros(0)
+            if difference > (_FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0):
+                raise _broken(name, promise, old, f"output '{key}' by {difference:g}")
+
+
+def _difference(a: Array, b: Array) -> float:
+    """The largest difference; infinite where one value is NaN or infinite and the other is something else."""
+    other = (a != b) & ~((a != a) & (b != b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(a[other].astype(np.float64) - b[other].astype(np.float64))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
+
+
+def _broken(name: str, promise: str, function: Function, change: str) -> PassError:
+    return PassError(
+        5,
+        f"pass '{name}' changed {change}",
+        where=f"function '{function.name}'",
+        why=f"it promises {promise}",
+        lever="report it with the reproducer folder",
+    )

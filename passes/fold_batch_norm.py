@@ -26,7 +26,7 @@ def _per_channel(array: Array, shape: tuple[int, ...]) -> Array | None:
         full = np.broadcast_shapes(array.shape, shape)
     except ValueError:
         return None
-    if full != shape or any(n != 1 for n in array.shape[:-1]):
+    if not shape or full != shape or any(n != 1 for n in array.shape[:-1]):
         return None
     return np.broadcast_to(array.reshape(-1), (shape[-1],)).astype(np.float64)
 

@@ -9,6 +9,8 @@ from typing import ClassVar
 from hbir.dialects.base import HbOperation, shape_of, tensor_type
 from hbir.dialects.hbir import ConstantOp, constant
 from hbir.dialects.qat import FakeQuantOp
+from hbir.errors import PassError
+from hbir.ir.locations import layer_name
 from hbir.module import Module
 from passes.manager import Pass, Promise
 from passes.rewriting import blocks, constant_of, erase_dead, insert_before, replace
@@ -40,7 +42,11 @@ class FoldConstants(Pass):
                 size = prod(shape_of(op.results[0].type))
                 if size > self.largest and size > sum(array.size for array in arrays if array is not None):
                     continue
-                result = op.evaluator(arrays)(*arrays)
+                try:
+                    result = op.evaluator(arrays)(*arrays)
+                except (ValueError, IndexError, ZeroDivisionError) as error:
+                    where = f"layer '{layer_name(op)}'"
+                    raise PassError(24, f"{op.name} of constants has no value", where=where, why=str(error)) from error
                 element = tensor_type(op.results[0].type).element_type
                 folded = insert_before(op, constant(result, module.constants, element), [op])
                 replace(op, [folded.output])

@@ -67,8 +67,24 @@ def _folded(outer: q.RescaleOp, bits: int, high_bits: int) -> q.RescaleOp | None
     return joint if bool((_apply(joint, codes, source) == wanted).all()) else None
 
 
+def _before_table(op: q.TableOp, module: Module) -> SSAValue | None:
+    """An int8 rescale in front of an int8 table becomes part of the table, exactly: each code is looked up once."""
+    inner = op.input.owner
+    if not isinstance(inner, q.RescaleOp) or not _single(inner):
+        return None
+    source, entries = quantized_element(inner.input.type), constant_of(op.table, module.constants)
+    if source.bits != 8 or entries is None:
+        return None
+    # Codes outside a narrow storage range never occur; they read what the rescale makes of them.
+    codes = np.arange(-128, 128, dtype=np.int64)
+    mapped = entries[_apply(inner, codes, source) + 128]
+    table = insert_before(op, constant(mapped, module.constants, IntegerType(8)), [op]).output
+    made = q.TableOp.make(inner.input, table, function=op.values["function"], grid=op.grid)
+    return insert_before(op, made, [inner, op]).output
+
+
 def _into_table(op: q.RescaleOp, module: Module) -> SSAValue | None:
-    """A rescale in front of or behind an int8 table becomes part of the table, exactly: tables hold all results."""
+    """An int8 rescale behind an int8 table becomes part of the table, exactly: tables hold all results."""
     inner = op.input.owner
     if not isinstance(inner, q.TableOp) or op.grid.bits != 8 or not _single(op) or only_user(inner.output) is not op:
         return None
@@ -97,6 +113,8 @@ class FoldRequantize(Pass):
     def run(self, module: Module) -> None:
         for _, block in blocks(module):
             for op in list(block.ops):
+                if isinstance(op, q.TableOp) and (made := _before_table(op, module)) is not None:
+                    replace(op, [made])
                 if not isinstance(op, q.RescaleOp):
                     continue
                 if _identity(op):

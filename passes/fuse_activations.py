@@ -53,7 +53,7 @@ def _swish(op: MulOp, module: Module) -> FunctionOp | None:
         if gate[1] == "sigmoid":
             return FunctionOp.make(value, function="silu")
         # ONNX's HardSwish is x * hardsigmoid(x) with alpha 1/6 (rounded to float32) and beta 1/2.
-        if gate[1] == "hardsigmoid" and abs(gate[2][0] - 1 / 6) < 1e-6 and gate[2][1] == 0.5:
+        if gate[1] == "hardsigmoid" and len(gate[2]) == 2 and abs(gate[2][0] - 1 / 6) < 1e-6 and gate[2][1] == 0.5:
             return FunctionOp.make(value, function="hardswish")
     return None
 
@@ -62,7 +62,7 @@ def _scaled_hardswish(op: MulOp | DivOp, module: Module) -> FunctionOp | None:
     """`x * clip(x + 3, 0, 6)`, then divided by 6."""
     if isinstance(op, DivOp):
         value, number = op.lhs, _scalar(op.rhs, module)
-        matches = number == 6.0
+        matches = number == 6.0 and value.type == op.output.type
     else:
         split = _split(op, module)
         if split is None:

@@ -50,8 +50,8 @@ def _widen(op: q.DequantizeOp) -> None:
     if reshape is not None:
         made = insert_before(op, ReshapeOp.make(made, shape=reshape.values["shape"]), [reshape]).output
     replace(op, [made])
-    remaining = [reader for reader in users(conv.output) if reader.results and any(r.first_use for r in reader.results)]
-    if remaining:
+    readers = users(conv.output)
+    if any(not reader.results or any(r.first_use for r in reader.results) for reader in readers):
         m, s = conv.values["multiplier"], conv.values["shift"]
         narrow = insert_before(conv, q.RescaleOp.make(wide.output, multiplier=m, shift=s, grid=conv.grid), [conv])
         conv.output.replace_all_uses_with(narrow.output)

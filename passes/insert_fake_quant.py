@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp, MatmulOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
-from hbir.module import Module
+from hbir.ir.locations import name_location
+from hbir.module import Function, Module
 from passes.analysis import grid_sources, has_integer_form, is_float, is_high_precision, keeps_grid, output_cone
 from passes.manager import Pass, Promise
 from passes.observers import grid_for, weight_grid
@@ -58,14 +59,25 @@ def _constants(block: Block, store: ConstantStore) -> Iterator[tuple[Operation, 
                     yield op, index
 
 
-def head_values(block: Block) -> set[SSAValue]:
-    """Values with no convolution, linear layer or product of matrices between them and the outputs: what they lose, nothing
-    averages out, so they get sixteen bits and their whole range."""
-    early: set[SSAValue] = set()
+def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
+    """(values that reach an output past no convolution or matrix product on some path, those that do so on every path).
+
+    What the first lose at the ends of their range, nothing averages out: a score, a box. They keep their whole range. The
+    second get sixteen bits as well, which costs little there.
+    """
+    near: set[SSAValue] = set()
+    feeding: set[SSAValue] = set()
     for op in reversed(list(block.ops)):
-        if isinstance(op, Conv2dOp | LinearOp | MatmulOp) or any(result in early for result in op.results):
-            early.update(op.operands)
-    return {value for op in block.ops for value in op.results if value not in early}
+        if isinstance(op, ReturnOp):
+            near.update(op.operands)
+        elif isinstance(op, Conv2dOp | LinearOp | MatmulOp):
+            feeding.update(op.operands)
+        else:
+            if any(result in near for result in op.results):
+                near.update(op.operands)
+            if any(result in feeding for result in op.results):
+                feeding.update(op.operands)
+    return near, near - feeding
 
 
 @dataclass(frozen=True)
@@ -88,12 +100,13 @@ class InsertFakeQuant(Pass):
 
     def run(self, module: Module) -> None:
         for function, block in blocks(module):
-            head = head_values(block)
+            _, head = head_values(block)
             points = list(activation_points(block))
             constants = list(_constants(block, module.constants))
             for number, value in enumerate(points):
                 bits = self.head_bits if value in head else self.activation_bits
-                _insert(value, self.grids.get((function.name, number)) or grid_for((-1.0, 1.0), bits, True), block)
+                grid = self.grids.get((function.name, number)) or grid_for((-1.0, 1.0), bits, True)
+                _insert(value, grid, block, function)
             for op, index in constants:
                 self._quantize_constant(op, index, op.results[0] in head, module.constants)
 
@@ -120,13 +133,14 @@ def _smallest_scales(op: Conv2dOp | LinearOp, store: ConstantStore) -> npt.NDArr
     return np.abs(bias.astype(np.float64)) / (min(source.grid.scale for source in sources) * 2**29)
 
 
-def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block) -> None:
+def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block, function: Function) -> None:
     readers = list(value.uses)
     fake = FakeQuantOp.make(value, grid=grid)
     if isinstance(value.owner, Operation):
         fake.location = value.owner.location
         block.insert_op_after(fake, value.owner)
-    elif block.first_op is not None:
+    elif isinstance(value, BlockArgument) and block.first_op is not None:
+        fake.location = name_location(function.flatten_inputs[value.index].name)
         block.insert_op_before(fake, block.first_op)
     for use in readers:
         use.operation.operands[use.index] = fake.output

@@ -16,9 +16,10 @@ from pkgutil import iter_modules
 from typing import ClassVar, Literal, cast
 
 from xdsl.utils.arg_spec import ArgSpecConvertible, parse_pipeline
+from xdsl.utils.exceptions import VerifyException
 
 import passes
-from hbir.errors import HbError, PassError
+from hbir.errors import PassError
 from hbir.ir.files import save_module
 from hbir.module import Module
 from passes.equivalence import check_promise
@@ -84,8 +85,7 @@ def load_pass(name: str) -> type[Pass]:
         close = difflib.get_close_matches(name, loaders, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known passes: {', '.join(sorted(loaders))}"
         raise PassError(2, f"there is no pass '{name}'", lever=hint)
-    loaded = loaders[name]()
-    return loaded if isinstance(loaded, type) else loaded  # an entry point may hand over the class itself
+    return loaders[name]()
 
 
 def _parse(text: str) -> tuple[Pass, ...]:
@@ -151,9 +151,12 @@ class Pipeline:
                     work.verify()
                 if self.verify == "exec" and before is not None:
                     check_promise(step.name, step.promise.name, before, work)
-            except HbError:
+            except Exception as error:
                 if self.reproducer is not None and before is not None:
                     _write_reproducer(self.reproducer, before, self.steps[index:])
+                if isinstance(error, VerifyException):
+                    what = f"pass '{step.name}' cannot build an operation"
+                    raise PassError(6, what, why=str(error), lever="report it with the reproducer folder") from error
                 raise
             report = PassReport(step.name, time.perf_counter() - start, count, _count(work))
             self.reports.append(report)

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError
 
-__all__ = ["OBSERVERS", "Histogram", "grid_for", "weight_grid"]
+__all__ = ["OBSERVERS", "Histogram", "Request", "grid_for", "weight_grid"]
 
 Doubles = npt.NDArray[np.float64]
 BINS = 4096
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass
@@ -53,8 +54,10 @@ class Histogram:
         if self.reach == 0:
             self.counts[BINS // 2] += x.size
             return
-        # float32 places a value within one bin of where it belongs, which is all that a histogram knows.
-        index = (x.reshape(-1) * np.float32(BINS / (2 * self.reach)) + np.float32(BINS // 2)).astype(np.int32)
+        # float32 places a value within one bin of where it belongs, which is all that a histogram knows. Of values that
+        # are all tiny the factor would be infinite.
+        kind = np.float32 if self.reach > _TINY else np.float64
+        index = (x.reshape(-1) * kind(BINS / (2 * self.reach)) + kind(BINS // 2)).astype(np.int32)
         np.clip(index, 0, BINS - 1, out=index)
         self.counts += np.bincount(index, minlength=BINS)
 
@@ -66,54 +69,77 @@ class Histogram:
 
 Range = tuple[float, float]
 
+ERROR_POWER = 4.0
+"""Between the mean square, which gives up rare large values too easily (a detection's score), and the largest error."""
 
-def _max(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> Range:
+FRACTIONS = np.linspace(1.0, 0.1, 91)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a range is wanted for: `percentile` is the share of values inside, for the observer of that name; `curve` is
+    the function that reads the values, when there is only one."""
+
+    bits: int
+    symmetric: bool = True
+    percentile: float = 0.99995
+    curve: Callable[[Doubles], Doubles] | None = None
+
+
+
+def _max(histogram: Histogram, wanted: Request) -> Range:
     return histogram.low, histogram.high
 
 
-def _percentile(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> Range:
+def _percentile(histogram: Histogram, wanted: Request) -> Range:
     """Cut the rarest values: `percentile` of the mass stays inside (symmetric: of |x|)."""
     centers, counts = histogram.centers, histogram.counts
     width = 2 * histogram.reach / BINS
-    if symmetric:
+    if wanted.symmetric:
         folded = counts[BINS // 2 :] + counts[: BINS // 2][::-1]
-        at = int(np.searchsorted(np.cumsum(folded), percentile * counts.sum()))
+        at = int(np.searchsorted(np.cumsum(folded), wanted.percentile * counts.sum()))
         edge = min((at + 1) * width, max(-histogram.low, histogram.high))
         return max(-edge, histogram.low), min(edge, histogram.high)
     mass = np.cumsum(counts)
-    tail = (1 - percentile) / 2 * counts.sum()
+    tail = (1 - wanted.percentile) / 2 * counts.sum()
     first, last = int(np.searchsorted(mass, tail, "right")), int(np.searchsorted(mass, counts.sum() - tail))
     return max(centers[first] - width / 2, histogram.low), min(centers[min(last, BINS - 1)] + width / 2, histogram.high)
 
 
-def _candidates(histogram: Histogram) -> Doubles:
-    return np.linspace(0.2, 1.0, 81)
+def _mse(histogram: Histogram, wanted: Request) -> Range:
+    """The range with the smallest mean error to the power of `ERROR_POWER`, rounding and saturation together.
 
-
-def _mse(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> Range:
-    """The range with the smallest mean squared error of rounding plus saturation."""
+    The error is measured behind `wanted.curve`, the function that reads the values: what a swish flattens need not be told
+    apart, and the steps are better spent where it bends.
+    """
     used = np.flatnonzero(histogram.counts)
     values, weights = histogram.centers[used], histogram.counts[used].astype(np.float64)
+    targets = values if wanted.curve is None else wanted.curve(values)
     best, found = np.inf, (histogram.low, histogram.high)
-    # The rounding error inside a bin is that of a uniform distribution, step^2 / 12; beyond the range it is the distance.
-    for fraction in _candidates(histogram)[::-1]:
+    for fraction in FRACTIONS:
         low, high = fraction * histogram.low, fraction * histogram.high
-        grid = grid_for((low, high), bits, symmetric)
-        smallest = (grid.limits[0] - grid.zero_point) * grid.scale
-        largest = (grid.limits[1] - grid.zero_point) * grid.scale
-        outside = np.maximum(values - largest, 0) + np.maximum(smallest - values, 0)
-        error = float((weights * (outside**2 + (outside == 0) * grid.scale**2 / 12)).sum())
+        grid = grid_for((low, high), wanted.bits, wanted.symmetric)
+        if wanted.curve is None:
+            smallest, largest = ((limit - grid.zero_point) * grid.scale for limit in grid.limits)
+            outside = np.maximum(values - largest, 0) + np.maximum(smallest - values, 0)
+            # Inside the range the rounding error is uniform over a step: the mean of |e|^p is (step / 2)^p / (p + 1).
+            rounding = (grid.scale / 2) ** ERROR_POWER / (ERROR_POWER + 1)
+            errors = np.where(outside > 0, outside**ERROR_POWER, rounding)
+        else:
+            codes = np.clip(np.rint(values / grid.scale) + grid.zero_point, *grid.limits)
+            errors = np.abs(wanted.curve((codes - grid.zero_point) * grid.scale) - targets) ** ERROR_POWER
+        error = float((weights * errors).sum())
         if error < best:
             best, found = error, (low, high)
     return found
 
 
-def _kl(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> Range:
+def _kl(histogram: Histogram, wanted: Request) -> Range:
     """The range whose quantised distribution diverges least (Kullback-Leibler) from the observed one."""
-    if bits > 8:
-        return _max(histogram, bits, symmetric, percentile)
+    if wanted.bits > 8:
+        return _max(histogram, wanted)
     folded = (histogram.counts[BINS // 2 :] + histogram.counts[: BINS // 2][::-1]).astype(np.float64)
-    levels = 1 << (bits - 1)
+    levels = 1 << (wanted.bits - 1)
     top = int(np.flatnonzero(folded)[-1]) + 1
     width = histogram.reach / folded.size
     best, found = np.inf, top
@@ -136,23 +162,25 @@ def _kl(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> 
     return max(-edge, histogram.low), min(edge, histogram.high)
 
 
-OBSERVERS: dict[str, Callable[[Histogram, int, bool, float], Range]] = {
+OBSERVERS: dict[str, Callable[[Histogram, Request], Range]] = {
     "max": _max,
     "percentile": _percentile,
     "mse": _mse,
     "kl": _kl,
 }
-"""Range estimators by name; each takes (histogram, bits, symmetric, percentile) and returns (low, high)."""
+"""Range estimators by name; each takes (histogram, request) and returns (low, high)."""
 
 
 def grid_for(values: Range, bits: int, symmetric: bool) -> UniformQuantizedType:
     """The grid of a range: symmetric, `max(|low|, |high|) / qmax`; otherwise the range, widened to hold 0, over all codes."""
     half = 1 << (bits - 1)
     low, high = min(values[0], 0.0), max(values[1], 0.0)
+    # A float32 scale must stay a normal number, or dividing by it would round wildly: nothing but zeros is left there.
+    smallest = _TINY * (2 * half - 1)
     if symmetric:
         reach = max(-low, high)
-        return UniformQuantizedType.get(bits, reach / (half - 1) if reach > 0 else 1.0)
-    scale = np.float32((high - low) / (2 * half - 1)) if high > low else np.float32(1.0)
+        return UniformQuantizedType.get(bits, reach / (half - 1) if reach > smallest else 1.0)
+    scale = np.float32((high - low) / (2 * half - 1)) if high - low > smallest else np.float32(1.0)
     zero = int(np.clip(-half - np.rint(low / float(scale)), -half, half - 1))
     return UniformQuantizedType.get(bits, float(scale), zero)
 
@@ -166,8 +194,7 @@ def weight_grid(
     """
     flat = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1).astype(np.float64)
     reach = flat if per_channel else flat.max(keepdims=True)
-    # A float32 scale must stay a normal number, or dividing by it would round wildly.
-    tiny = float(np.finfo(np.float32).tiny) * ((1 << (bits - 1)) - 1)
+    tiny = _TINY * ((1 << (bits - 1)) - 1)
     scales = np.where(reach > tiny, reach, (1 << (bits - 1)) - 1) / ((1 << (bits - 1)) - 1)
     if smallest is not None:
         scales = np.maximum(scales, smallest if per_channel else smallest.max(keepdims=True, initial=0))

@@ -17,8 +17,8 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects import quantized as q
-from hbir.dialects.base import HbOperation, element_dtype
-from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, constant
+from hbir.dialects.base import HbOperation, element_dtype, shape_of
+from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, ReshapeOp, constant
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
@@ -163,7 +163,10 @@ class _Walk:
             return None
         operands = [None if v is None else self.twins.get(v, v) for v in op.aligned_operands]
         raw = self.builder.integer_form(op, operands, None, op)
-        return self._put(q.DequantizeOp.make(raw, grid=quantized_element(raw.type)), op)
+        made = self._put(q.DequantizeOp.make(raw, grid=quantized_element(raw.type)), op)
+        wanted = shape_of(op.output.type)
+        # A linear layer's accumulator has scales along its last axis and cannot be reshaped; its floats can.
+        return made if shape_of(made.type) == wanted else self._put(ReshapeOp.make(made, shape=wanted), op)
 
     def _float_operands(self, op: Operation) -> None:
         for index, value in enumerate(op.operands):

@@ -13,6 +13,7 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
 from passes.analysis import grid_sources, output_cone
 from passes.manager import Pass, Promise
+from passes.observers import grid_for
 from passes.rewriting import blocks, insert_before, only_user
 
 __all__ = ["UnifyScales"]
@@ -31,11 +32,27 @@ def _reach(grid: UniformQuantizedType) -> float:
     return max(high - grid.zero_point, grid.zero_point - low) * grid.scale
 
 
+def _bounds(grid: UniformQuantizedType) -> tuple[float, float]:
+    low, high = grid.limits
+    return (low - grid.zero_point) * grid.scale, (high - grid.zero_point) * grid.scale
+
+
+def _joint(a: UniformQuantizedType, b: UniformQuantizedType) -> UniformQuantizedType:
+    """A grid over the ranges of both: one of them where it covers the other, as the wider of two symmetric ones does."""
+    (a_low, a_high), (b_low, b_high) = _bounds(a), _bounds(b)
+    if a_low <= b_low and b_high <= a_high:
+        return a
+    if b_low <= a_low and a_high <= b_high:
+        return b
+    return grid_for((min(a_low, b_low), max(a_high, b_high)), max(a.bits, b.bits), False)
+
+
 @dataclass
 class _Classes:
-    """Fake quants that must share a grid; the one that reaches furthest gives it."""
+    """Fake quants that must share a grid, which covers the ranges of all."""
 
     parent: dict[FakeQuantOp, FakeQuantOp] = field(default_factory=dict[FakeQuantOp, FakeQuantOp])
+    grids: dict[FakeQuantOp, UniformQuantizedType] = field(default_factory=dict[FakeQuantOp, UniformQuantizedType])
 
     def root(self, op: FakeQuantOp) -> FakeQuantOp:
         while op in self.parent:
@@ -46,9 +63,13 @@ class _Classes:
         first, second = self.root(a), self.root(b)
         if first is second:
             return
-        if _reach(first.grid) < _reach(second.grid):
-            first, second = second, first
+        self.grids[first] = _joint(self.grid(first), self.grid(second))
         self.parent[second] = first
+
+    def grid(self, op: FakeQuantOp) -> UniformQuantizedType:
+        """The grid of an operation's class."""
+        root = self.root(op)
+        return self.grids.get(root, root.grid)
 
 
 @dataclass(frozen=True)
@@ -82,16 +103,16 @@ class UnifyScales(Pass):
             sources = [source for source in found if source]
             if not sources or len(sources) != len(op.inputs):
                 continue
-            widest = max((classes.root(s) for many in sources for s in many), key=lambda s: _reach(s.grid))
+            widest = max((classes.root(s) for many in sources for s in many), key=lambda s: _reach(classes.grid(s)))
             for index, many in enumerate(sources):
                 value = op.inputs[index]
-                near = all(_reach(classes.root(s).grid) * self.ratio >= _reach(widest.grid) for s in many)
+                near = all(_reach(classes.grid(s)) * self.ratio >= _reach(classes.grid(widest)) for s in many)
                 if near or _exclusive(value):
                     for source in many:
                         classes.join(source, widest)
                 else:
-                    fake = insert_before(op, FakeQuantOp.make(value, grid=widest.grid), [many[0]])
+                    fake = insert_before(op, FakeQuantOp.make(value, grid=classes.grid(widest)), [many[0]])
                     op.operands[index] = fake.output
                     classes.join(fake, widest)
-        for member in list(classes.parent):
-            member.properties["grid"] = classes.root(member).grid
+        for member in dict.fromkeys((*classes.parent, *classes.grids)):
+            member.properties["grid"] = classes.grid(member)

@@ -5,9 +5,10 @@ Colours and moving bars appear on terminals only; elsewhere each stage is one pl
 
 from __future__ import annotations
 
-import contextlib
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,8 +44,8 @@ def print_json(value: Any) -> None:
     print_lines(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout. A column whose name starts with ``#`` holds numbers and is aligned to the right."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, stderr: bool = False) -> None:
+    """A table on stdout (or stderr). A column whose name starts with ``#`` holds numbers and is aligned to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -56,7 +57,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in rows:
         # Text, not markup: names come from the user's file and may hold brackets.
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    _console().print(table)
+    console, stream = _console(stderr=stderr), sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    stream.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 class Log:
@@ -79,8 +86,12 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:
+            blocked = isinstance(error, FileExistsError | NotADirectoryError)
             raise ConfigError(
-                1, f"cannot write {path}", why=error.strerror or str(error), lever="choose an output folder you may write to"
+                1,
+                f"cannot write {path}",
+                why="a file stands in place of the folder" if blocked else error.strerror or str(error),
+                lever="choose an output folder you may write to",
             ) from None
         self._file.writelines(self._pending)
         self._pending.clear()
@@ -160,7 +171,10 @@ class Log:
 
 @contextmanager
 def command_errors(log: Log | None = None) -> Generator[None]:
-    """Turn what a user can cause into one paragraph on stderr and exit status 1; Ctrl-C into status 130."""
+    """Turn what a user can cause into one paragraph on stderr and exit status 1; Ctrl-C into 130, termination into 143."""
+    if threading.current_thread() is threading.main_thread():
+        # Without a handler a terminated process would leave its half-written files.
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except HbError as error:
@@ -182,6 +196,10 @@ def command_errors(log: Log | None = None) -> Generator[None]:
             log.close()
 
 
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def _fail(text: str, error: BaseException, log: Log | None) -> None:
     if log is not None:
         log.error(error)
@@ -189,8 +207,7 @@ def _fail(text: str, error: BaseException, log: Log | None) -> None:
     if sys.stderr.isatty():
         from rich.text import Text
 
-        with contextlib.suppress(BrokenPipeError):
-            _console(stderr=True).print(Text.assemble(("error ", "bold red"), paragraph), soft_wrap=True)
+        _console(stderr=True).print(Text.assemble(("error ", "bold red"), paragraph), soft_wrap=True)
     else:
         sys.stderr.write(paragraph + "\n")
     sys.exit(1)

@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     LocationAttr,
+    Signedness,
     StringAttr,
     TensorType,
     f64,
@@ -48,6 +49,7 @@ __all__ = [
     "floats",
     "integer",
     "integers",
+    "not_quantized",
     "number",
     "opt_number",
     "shape_of",
@@ -105,6 +107,15 @@ def shape_of(type_: Attribute) -> tuple[int, ...]:
     return tensor_type(type_).get_shape()
 
 
+def not_quantized(*types: Attribute) -> None:
+    """Raise VerifyException for a quantised operand: arithmetic on storage values needs zero points and multipliers."""
+    for type_ in types:
+        if isinstance(tensor_type(type_).element_type, UniformQuantizedType):
+            raise VerifyException(
+                f"{type_} is quantised; the operations on integers are those of the quantized dialect"
+            )
+
+
 def tensor_type(type_: Attribute) -> Tensor:
     """`type_`, known to be a tensor. Raises VerifyException otherwise."""
     if not isinstance(type_, TensorType):
@@ -124,7 +135,8 @@ def element_dtype(element: Attribute) -> np.dtype[Any]:
     """The numpy dtype in which values of an element type are held (int48 accumulators are held in int64)."""
     if isinstance(element, UniformQuantizedType):
         element = element.storage
-    if isinstance(element, IntegerType) and element.width.data in _INTEGERS:
+    signed = isinstance(element, IntegerType) and element.signedness.data is not Signedness.UNSIGNED
+    if isinstance(element, IntegerType) and signed and element.width.data in _INTEGERS:
         return np.dtype(_INTEGERS[element.width.data])
     if type(element) in _FLOATS:
         return np.dtype(_FLOATS[type(element)])
@@ -151,7 +163,7 @@ def _encode(value: Any) -> Attribute | None:
             items = cast(Sequence[Any], value)
             if items and all(isinstance(item, str) for item in items):
                 return ArrayAttr(StringAttr(item) for item in items)
-            if any(isinstance(item, float) for item in items):
+            if any(isinstance(item, float | np.floating) for item in items):
                 return DenseArrayBase.from_list(f64, [float(item) for item in items])
             return DenseArrayBase.from_list(i64, [int(item) for item in items])
         case _:
@@ -189,16 +201,13 @@ class HbOperation(IRDLOperation):
         properties = {name: _encode(value) for name, value in attributes.items()}
         flat = [o for operand in operands for o in (operand if isinstance(operand, Sequence) else (operand,))]
         types = [None if o is None else o.type for o in flat]
-        defaults = cls._absent(properties)
-        inferred = cls.infer(
-            *types, **{name: _decode(a) for name, a in properties.items() if a is not None}, **defaults
-        )
+        values = {name: _decode(a) for name, a in properties.items() if a is not None} | cls._absent(properties)
         op = cls(
             operands=[
                 o if isinstance(o, Sequence) else ([] if o is None else [o]) if cls._is_optional(i) else o
                 for i, o in enumerate(operands)
             ],
-            result_types=list(inferred) if isinstance(inferred, tuple) else [inferred],
+            result_types=cls._result_types(types, values),
             properties=properties,
         )
         if location is not None:
@@ -214,6 +223,19 @@ class HbOperation(IRDLOperation):
     def _absent(cls, present: dict[str, Attribute | None]) -> dict[str, Any]:
         names = cls.get_irdl_definition().properties
         return {name: None for name in names if present.get(name) is None and name != "operandSegmentSizes"}
+
+    @classmethod
+    def _result_types(cls, operand_types: Sequence[Attribute | None], attributes: dict[str, Any]) -> list[Attribute]:
+        """`infer`, its result always a list, its failures always a VerifyException."""
+        try:
+            inferred = cls.infer(*operand_types, **attributes)
+        except (ValueError, IndexError, TypeError, AttributeError, OverflowError, ZeroDivisionError) as error:
+            # A tensor of another rank, or a list of another length, than the operation is written for.
+            types = ", ".join("none" if t is None else str(t) for t in operand_types)
+            raise VerifyException(
+                f"{cls.name}: operands ({types}) and attributes do not fit together: {error}"
+            ) from None
+        return list(cast(tuple[Attribute, ...], inferred)) if isinstance(inferred, tuple) else [inferred]
 
     @staticmethod
     def infer(*operand_types: Any, **attributes: Any) -> Any:
@@ -254,8 +276,7 @@ class HbOperation(IRDLOperation):
 
     def verify_(self) -> None:
         types = [None if o is None else o.type for o in self.aligned_operands]
-        inferred = self.infer(*types, **self.values)
-        expected = list(inferred) if isinstance(inferred, tuple) else [inferred]
+        expected = self._result_types(types, self.values)
         actual = [result.type for result in self.results]
         if expected != actual:
             raise VerifyException(

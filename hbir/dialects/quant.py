@@ -131,7 +131,9 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         def entry() -> tuple[float, int]:
-            scale = float(parser.parse_number())
+            # A scale is a float32 value, however many digits a text gives; one beyond its range is refused by `verify`.
+            with np.errstate(over="ignore"):
+                scale = float(np.float32(parser.parse_number()))
             return scale, parser.parse_integer() if parser.parse_optional_punctuation(":") else 0
 
         with parser.in_angle_brackets():

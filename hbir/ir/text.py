@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import StringIO
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.dialects.func import Func
-from xdsl.ir import Dialect
+from xdsl.ir import Attribute, Dialect
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import ParseError, VerifyException
@@ -19,10 +19,28 @@ from hbir.ir.order import check_order
 __all__ = ["parse_module", "print_module", "verify_module"]
 
 
+class _Printer(Printer):
+    """Prints dictionaries as MLIR does, by key."""
+
+    def print_attr_dict(self, attr_dict: Mapping[str, Attribute]) -> None:
+        super().print_attr_dict(dict(sorted(attr_dict.items())))
+
+
+def _name_values(module: ModuleOp) -> None:
+    """MLIR's own names: %arg0, %arg1, … for arguments, numbers for results. Names in a text that was read are dropped."""
+    for op in module.walk():
+        for result in op.results:
+            result.name_hint = None
+        for block in (block for region in op.regions for block in region.blocks):
+            for index, argument in enumerate(block.args):
+                argument.name_hint = f"arg{index}"
+
+
 def print_module(module: ModuleOp, *, locations: bool = True) -> str:
-    """The module as generic-form MLIR, ending in a newline."""
+    """The module as generic-form MLIR, ending in a newline: what `tosa-opt` makes of it, up to the digits of floats."""
+    _name_values(module)
     out = StringIO()
-    Printer(out, print_generic_format=True, print_debuginfo=locations).print_op(module)
+    _Printer(out, print_generic_format=True, print_debuginfo=locations).print_op(module)
     return out.getvalue().rstrip("\n") + "\n"
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hbir.kernels.common import result_array
+from hbir.kernels.common import address, result_array
 from hbir.numerics import rounding
 from hbir.numerics.rescale import storage_dtype
 
@@ -17,37 +16,95 @@ __all__ = ["bind_dequantize", "bind_quantize", "dequantize", "quantize"]
 
 Array = npt.NDArray[Any]
 
+_SMALL = 1 << 14  # elements below which a second thread costs more than it brings
 
-def quantize(
-    x: Array, scale: npt.ArrayLike, zero_point: npt.ArrayLike = 0, lo: int = -128, hi: int = 127, *,
-    axis: int | None = None, out: Array | None = None, out_dtype: npt.DTypeLike | None = None,
-) -> Array:
-    """`hbir.numerics.quantize` into `out`: clamp(rint(x / scale) + zero_point, lo, hi) of float32 `x` of any shape."""
-    y = result_array(out, x.shape, out_dtype, storage_dtype(lo, hi))
-    y[...] = rounding.quantize(x, scale, zero_point, lo, hi, axis=axis, dtype=y.dtype)
-    return y
+
+def _bind(
+    inward: bool, real: Array, integer: Array, scale: npt.ArrayLike, zero_point: npt.ArrayLike, lo: int, hi: int
+) -> Callable[[], None] | None:
+    """The compiled loop, or None for what only numpy does: vectors, strided or other than float32 tensors, wide bounds."""
+    scalar = np.size(scale) == 1 and np.size(zero_point) == 1
+    contiguous = real.flags.c_contiguous and integer.flags.c_contiguous
+    if not (scalar and contiguous and real.dtype == np.float32 and integer.dtype.kind == "i") or real.size == 0:
+        return None
+    zero = int(np.asarray(zero_point).reshape(()))
+    if max(abs(lo - zero), abs(hi - zero)) > 1 << 24:  # the loop clamps in float32
+        return None
+    from hbir.kernels.jit import workers as jit
+    from hbir.kernels.jit.boundary import BOUNDARY, dequantize_task, quantize_task
+
+    record = np.zeros(1, BOUNDARY)
+    r = record[0]
+    r["count"], r["real"], r["integer"], r["size"] = real.size, address(real), address(integer), integer.itemsize
+    r["zero_point"], r["lo"], r["hi"], r["scale"] = zero, lo, hi, np.float32(np.asarray(scale).reshape(()))
+    r["tasks"] = 1 if real.size < _SMALL else 2 * jit.threads()
+    return jit.bind_task(quantize_task if inward else dequantize_task, int(r["tasks"]), record, real, integer)
 
 
 def bind_quantize(
-    x: Array, scale: npt.ArrayLike, zero_point: npt.ArrayLike = 0, lo: int = -128, hi: int = 127, *,
-    axis: int | None = None, out: Array,
-) -> Callable[[], object]:
+    x: Array,
+    scale: npt.ArrayLike,
+    zero_point: npt.ArrayLike = 0,
+    lo: int = -128,
+    hi: int = 127,
+    *,
+    axis: int | None = None,
+    out: Array,
+) -> Callable[[], None]:
     """`quantize` with everything resolved: call the result to run it on what `x` then holds."""
-    return partial(quantize, x, scale, zero_point, lo, hi, axis=axis, out=out)
+    result_array(out, x.shape, None, out.dtype)
+    compiled = _bind(True, x, out, scale, zero_point, lo, hi)
+    if compiled is not None:
+        return compiled
+
+    def run() -> None:
+        out[...] = rounding.quantize(x, scale, zero_point, lo, hi, axis=axis, dtype=out.dtype)
+
+    return run
 
 
-def dequantize(
-    q: Array, scale: npt.ArrayLike, zero_point: npt.ArrayLike = 0, *,
-    axis: int | None = None, out: Array | None = None, out_dtype: npt.DTypeLike | None = None,
+def quantize(
+    x: Array,
+    scale: npt.ArrayLike,
+    zero_point: npt.ArrayLike = 0,
+    lo: int = -128,
+    hi: int = 127,
+    *,
+    axis: int | None = None,
+    out: Array | None = None,
+    out_dtype: npt.DTypeLike | None = None,
 ) -> Array:
-    """`hbir.numerics.dequantize` into `out`: (q - zero_point) * scale in float64, rounded once (float32 by default)."""
-    y = result_array(out, q.shape, out_dtype, np.float32)
-    y[...] = rounding.dequantize(q, scale, zero_point, axis=axis, dtype=y.dtype)
+    """`hbir.numerics.quantize` into `out`: clamp(rint(x / scale) + zero_point, lo, hi) of float32 `x` of any shape."""
+    y = result_array(out, x.shape, out_dtype, storage_dtype(lo, hi))
+    bind_quantize(x, scale, zero_point, lo, hi, axis=axis, out=y)()
     return y
 
 
 def bind_dequantize(
     q: Array, scale: npt.ArrayLike, zero_point: npt.ArrayLike = 0, *, axis: int | None = None, out: Array
-) -> Callable[[], object]:
+) -> Callable[[], None]:
     """`dequantize` with everything resolved: call the result to run it on what `q` then holds."""
-    return partial(dequantize, q, scale, zero_point, axis=axis, out=out)
+    result_array(out, q.shape, None, out.dtype)
+    compiled = _bind(False, out, q, scale, zero_point, 0, 0)
+    if compiled is not None:
+        return compiled
+
+    def run() -> None:
+        out[...] = rounding.dequantize(q, scale, zero_point, axis=axis, dtype=out.dtype)
+
+    return run
+
+
+def dequantize(
+    q: Array,
+    scale: npt.ArrayLike,
+    zero_point: npt.ArrayLike = 0,
+    *,
+    axis: int | None = None,
+    out: Array | None = None,
+    out_dtype: npt.DTypeLike | None = None,
+) -> Array:
+    """`hbir.numerics.dequantize` into `out`: (q - zero_point) * scale in float64, rounded once (float32 by default)."""
+    y = result_array(out, q.shape, out_dtype, np.float32)
+    bind_dequantize(q, scale, zero_point, axis=axis, out=y)()
+    return y

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Pad", "Pair", "accumulator_dtype", "result_array", "window_output"]
+__all__ = ["Pad", "Pair", "accumulator_dtype", "address", "check_image", "make_record", "result_array", "window_output"]
 
 Pair = tuple[int, int]
 Pad = tuple[int, int, int, int]
@@ -37,8 +37,35 @@ def result_array(
 def window_output(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
     """Positions of a sliding window along one axis (floor). Raises ValueError if the window never fits."""
     if min(before, after) < 0 or min(kernel, stride, dilation) < 1:
-        raise ValueError(f"kernel {kernel}, stride {stride}, dilation {dilation} must be >= 1 and pads {before}, {after} >= 0")
+        raise ValueError(
+            f"kernel {kernel}, stride {stride}, dilation {dilation} must be >= 1 and pads {before}, {after} >= 0"
+        )
     span = size + before + after - dilation * (kernel - 1) - 1
     if span < 0:
-        raise ValueError(f"a window of {kernel} (dilation {dilation}) does not fit {size} + {before} + {after} elements")
+        raise ValueError(
+            f"a window of {kernel} (dilation {dilation}) does not fit {size} + {before} + {after} elements"
+        )
     return span // stride + 1
+
+
+def check_image(name: str, image: npt.NDArray[Any]) -> None:
+    """ValueError unless `image` has four axes and contiguous channels, which the compiled loops take on trust."""
+    if image.ndim != 4 or (image.shape[3] > 1 and image.strides[3] != image.itemsize):
+        raise ValueError(
+            f"{name} must be NHWC with contiguous channels, not shape {image.shape}, strides {image.strides}"
+        )
+
+
+def address(array: npt.NDArray[Any]) -> int:
+    """Where the first element of `array` lies in memory."""
+    return array.__array_interface__["data"][0]
+
+
+def make_record(dtype: np.dtype[Any], fields: dict[str, int]) -> npt.NDArray[np.int64]:
+    """The words of a record of int64 fields; fields not named are 0. KeyError for a name the record lacks."""
+    # Binding is part of every unbound call: one array from a list is ten times faster than field by field.
+    names = dtype.names or ()
+    words = np.array([fields.pop(name, 0) for name in names], np.int64)
+    if fields:
+        raise KeyError(f"no field {', '.join(fields)} in the record")
+    return words

@@ -8,14 +8,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hbir.kernels.common import Pad, Pair, accumulator_dtype, result_array, window_output
-from hbir.kernels.packing import is_depthwise, packed_size
+from hbir.kernels.common import (
+    Pad,
+    Pair,
+    accumulator_dtype,
+    address,
+    check_image,
+    make_record,
+    result_array,
+    window_output,
+)
+from hbir.kernels.packing import LANES, is_depthwise, packed_size
 
 __all__ = ["bind_conv2d", "conv2d", "conv2d_output_shape"]
 
 Array = npt.NDArray[Any]
 WeightShape = tuple[int, int, int, int]
 
+_KINDS = {"bb", "hb", "hh"}  # type characters of activation and weight: int8 x int8, int16 x int8, int16 x int16
+_RESULTS = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 _SMALL = 1 << 17  # multiply-accumulates below which a second thread costs more than it brings
 
 
@@ -116,26 +127,22 @@ def _check_vector(name: str, values: Array, channels: int, dtype: np.dtype[Any])
         raise ValueError(f"{name} must be contiguous {dtype} of shape ({channels},), not {values.dtype} {values.shape}")
 
 
-def _check_image(name: str, image: Array) -> None:
-    if image.ndim != 4 or (image.shape[3] > 1 and image.strides[3] != image.itemsize):
-        raise ValueError(f"{name} must be NHWC with contiguous channels, not shape {image.shape}, strides {image.strides}")
-
-
 def _check_operands(
     x: Array, weight: Array, bias: Array | None, multiplier: Array | None, shift: Array | None, residual: Array | None,
     out: Array, weight_shape: WeightShape, groups: int,
 ) -> None:  # fmt: skip
     """Everything the compiled loops take on trust, since they see only addresses. Raises ValueError."""
     channels = weight_shape[0]
-    _check_image("x", x)
-    _check_image("out", out)
+    check_image("x", x)
+    check_image("out", out)
     if weight_shape[3] * groups != x.shape[3] or channels % groups:
         raise ValueError(f"weight {weight_shape} in {groups} groups does not fit {x.shape[3]} input channels")
     if weight.shape != (packed_size(weight_shape, groups=groups),) or not weight.flags.c_contiguous:
         raise ValueError(f"weight is not the packed form of {weight_shape} in {groups} groups: {weight.shape}")
-    kinds = {(np.dtype(np.int8), np.dtype(np.int8)), (np.dtype(np.int16), np.dtype(np.int8)), (np.dtype(np.int16), np.dtype(np.int16))}
-    if (x.dtype, weight.dtype) not in kinds:
-        raise ValueError(f"activations of {x.dtype} with weights of {weight.dtype}: int8 x int8, int16 x int8 or int16 x int16")
+    if x.dtype.char + weight.dtype.char not in _KINDS:
+        raise ValueError(
+            f"activations of {x.dtype} with weights of {weight.dtype}: int8 x int8, int16 x int8 or int16 x int16"
+        )
     if bias is not None:
         _check_vector("bias", bias, channels, accumulator_dtype(x))
     if (multiplier is None) != (shift is None) or (multiplier is None and residual is not None):
@@ -144,10 +151,10 @@ def _check_operands(
         _check_vector("multiplier", multiplier, channels, np.dtype(np.int32))
         _check_vector("shift", shift, channels, np.dtype(np.int8))
     if residual is not None:
-        _check_image("residual", residual)
+        check_image("residual", residual)
         if residual.shape != out.shape:
             raise ValueError(f"residual has shape {residual.shape}, the result {out.shape}")
-    allowed = (accumulator_dtype(x),) if multiplier is None else tuple(map(np.dtype, (np.int8, np.int16, np.int32)))
+    allowed = (accumulator_dtype(x),) if multiplier is None else _RESULTS
     if out.dtype not in allowed or (residual is not None and residual.dtype not in allowed):
         raise ValueError(f"no epilogue into {out.dtype}: {', '.join(map(str, allowed))}")
 
@@ -181,10 +188,9 @@ def bind_conv2d(
     `bias` int32 (int64 for int16 activations), `multiplier` int32 and `shift` int8 are contiguous (Cout,) views, as a binary
     stores them. Raises ValueError for operands the kernel cannot read.
     """
-    from hbir.kernels.jit import compile as jit
-    from hbir.kernels.jit.dense import CONV, dense_task
-    from hbir.kernels.jit.depthwise import depthwise_task
-    from hbir.kernels.jit.tiles import FINISH, MODES, ROW_BLOCK
+    from hbir.kernels.jit import workers as jit
+    from hbir.kernels.jit.dense import CONV
+    from hbir.kernels.jit.tiles import MODES, finish, row_block
 
     shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
     result_array(out, shape, None, out.dtype)
@@ -197,38 +203,42 @@ def bind_conv2d(
     pad_lines[1] = pad_value
     mode = MODES.index("raw" if multiplier is None else "plain" if residual is None else "residual")
 
-    record = np.zeros(1, CONV)
-    r = record[0]
-    r["x"], (r["x_n"], r["x_h"], r["x_w"], _) = x.ctypes.data, x.strides
-    r["batch"], r["height"], r["width"], r["cin"] = *x.shape[:3], cin
-    r["y"], (r["y_n"], r["y_h"], r["y_w"], _), r["y_c"] = out.ctypes.data, out.strides, out.itemsize
-    r["out_height"], r["out_width"], r["cout"] = shape[1:]
-    r["residual"], (r["residual_n"], r["residual_h"], r["residual_w"], _) = added.ctypes.data, added.strides
-    r["residual_c"] = added.itemsize
-    for name, values in (("bias", bias), ("multiplier", multiplier), ("shift", shift)):
-        r[name] = (unused if values is None else values).ctypes.data
-    r["weight"], r["zero_line"], r["pad_line"] = weight.ctypes.data, pad_lines[0].ctypes.data, pad_lines[1].ctypes.data
-    r["groups"], r["kernel_height"], r["kernel_width"] = groups, kernel_height, kernel_width
-    (r["stride_y"], r["stride_x"]), (r["top"], r["left"]), (r["dilation_y"], r["dilation_x"]) = stride, pad[:2], dilation
-    r["zp_out"], r["lo"], r["hi"] = zp_out, lo, hi
-    r["residual_multiplier"], r["residual_shift"], r["residual_zp"] = residual_multiplier, residual_shift, residual_zp
-    r["out_multiplier"], r["out_shift"] = out_multiplier, out_shift
-
-    rows, macs = shape[0] * shape[1] * shape[2], int(np.prod(shape)) * kernel_height * kernel_width * cin
-    tasks = 1 if macs < _SMALL else jit.threads()
-    blocks = -(-channels // groups // 16)
+    rows, blocks = shape[0] * shape[1] * shape[2], -(-channels // groups // LANES)
+    macs = rows * channels * kernel_height * kernel_width * cin
+    # More tasks than threads, so that a thread which comes late takes less; small jobs are not split at all.
+    tasks = 1 if macs < _SMALL else jit.threads() if macs < 32 * _SMALL else 2 * jit.threads()
+    wide = x.itemsize == 2
     # Weights that outgrow a core's second-level cache are split between the threads, instead of read by each of them.
-    by_columns = groups == 1 and blocks >= 2 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks)
-    r["tasks"] = min(tasks, blocks if by_columns else rows)
-    r["by_columns"], r["finish"], r["row_block"] = by_columns, FINISH, ROW_BLOCK
-    if x.itemsize == 2:
-        from hbir.kernels.jit.wide import wide_task
-
-        address, r["kind"], r["row_block"], r["by_columns"] = wide_task, 16 * mode, weight.itemsize, 0
-        r["tasks"] = min(tasks, rows)
+    by_columns = not wide and groups == 1 and blocks >= 8 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks)
+    tasks = min(tasks, blocks if by_columns else rows)
+    x_n, x_h, x_w, _ = x.strides
+    y_n, y_h, y_w, _ = out.strides
+    residual_n, residual_h, residual_w, _ = added.strides
+    fields = {
+        "tasks": tasks, "by_columns": int(by_columns), "row_block": weight.itemsize if wide else row_block, "finish": finish,
+        "kind": 16 * mode if wide else 4 * mode + out.itemsize - 1,
+        "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w,
+        "batch": x.shape[0], "height": x.shape[1], "width": x.shape[2], "cin": cin,
+        "y": address(out), "y_n": y_n, "y_h": y_h, "y_w": y_w, "y_c": out.itemsize,
+        "out_height": shape[1], "out_width": shape[2], "cout": channels,
+        "residual": address(added), "residual_n": residual_n, "residual_h": residual_h, "residual_w": residual_w,
+        "residual_c": added.itemsize, "weight": address(weight),
+        "bias": address(unused if bias is None else bias),
+        "multiplier": address(unused if multiplier is None else multiplier),
+        "shift": address(unused if shift is None else shift),
+        "zero_line": address(pad_lines), "pad_line": address(pad_lines) + line * x.itemsize,
+        "groups": groups, "kernel_height": kernel_height, "kernel_width": kernel_width,
+        "stride_y": stride[0], "stride_x": stride[1], "top": pad[0], "left": pad[1],
+        "dilation_y": dilation[0], "dilation_x": dilation[1], "zp_out": zp_out, "lo": lo, "hi": hi,
+        "residual_multiplier": residual_multiplier, "residual_shift": residual_shift, "residual_zp": residual_zp,
+        "out_multiplier": out_multiplier, "out_shift": out_shift,
+    }  # fmt: skip
+    if wide:
+        from hbir.kernels.jit.wide import wide_task as loop
+    elif is_depthwise(weight_shape, groups):
+        from hbir.kernels.jit.depthwise import depthwise_task as loop
     else:
-        address = depthwise_task if is_depthwise(weight_shape, groups) else dense_task
-        r["kind"] = 4 * mode + out.itemsize - 1
+        from hbir.kernels.jit.dense import dense_task as loop
     return jit.bind_task(
-        address, int(r["tasks"]), record, x, weight, bias, multiplier, shift, residual, out, unused, pad_lines
+        loop, tasks, make_record(CONV, fields), x, weight, bias, multiplier, shift, residual, out, unused, pad_lines
     )

@@ -58,7 +58,8 @@ def unpack_weight(packed: npt.NDArray[Any], shape: tuple[int, int, int, int], *,
     """The weight (Cout, kh, kw, Cin/groups) that `pack_weight` packed."""
     channels, height, width, depth = shape
     if packed.size != packed_size(shape, groups=groups):
-        raise ValueError(f"a packed weight of shape {shape} has {packed_size(shape, groups=groups)} elements, not {packed.size}")
+        expected = packed_size(shape, groups=groups)
+        raise ValueError(f"a packed weight of shape {shape} has {expected} elements, not {packed.size}")
     if is_depthwise(shape, groups):
         lines = packed.reshape(-1, height * width, LANES).transpose(0, 2, 1).reshape(-1, height * width)
         return np.ascontiguousarray(lines[:channels]).reshape(shape)

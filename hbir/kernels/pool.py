@@ -1,18 +1,21 @@
-"""Max and average pooling of NHWC activations; the average is TOSA 1.0 AVG_POOL2D (valid elements, reciprocal, single round)."""
+"""Max and average pooling of NHWC integers; the average is TOSA 1.0 AVG_POOL2D (valid elements, reciprocal)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hbir.kernels.common import Pad, Pair, result_array, window_output
-from hbir.numerics.rescale import apply_scale, reciprocal_scale
+from hbir.kernels.common import Pad, Pair, address, check_image, make_record, result_array, window_output
+from hbir.numerics.rescale import reciprocal_scale
 
 __all__ = ["avg_pool2d", "bind_avg_pool2d", "bind_max_pool2d", "max_pool2d", "pool2d_output_shape"]
+
+Array = npt.NDArray[Any]
+
+_SMALL = 1 << 14  # elements read below which a second thread costs more than it brings
 
 
 def pool2d_output_shape(
@@ -29,64 +32,52 @@ def pool2d_output_shape(
     )
 
 
-def _taps(length: int, count: int, tap: int, stride: int, before: int) -> tuple[slice, slice]:
-    """Output positions that see an element of the input at window offset `tap`, and those elements."""
-    first = max(0, -(-(before - tap) // stride))
-    last = min(count, (length - 1 + before - tap) // stride + 1)
-    if last <= first:
-        return slice(0, 0), slice(0, 0)
-    start = first * stride + tap - before
-    return slice(first, last), slice(start, start + (last - first - 1) * stride + 1, stride)
+def _bind(
+    average: bool, x: Array, kernel: Pair, stride: Pair, pad: Pad, out: Array, alive: Array | None, **parameters: int
+) -> Callable[[], None]:
+    from hbir.kernels.jit import workers as jit
+    from hbir.kernels.jit.pool import POOL, avg_pool_task, max_pool_task
+
+    shape = pool2d_output_shape(x.shape, kernel, stride=stride, pad=pad)
+    result_array(out, shape, None, out.dtype)
+    for name, image in (("x", x), ("out", out)):
+        check_image(name, image)
+        if image.dtype.char not in "bh" and not (average and image is out):
+            raise ValueError(f"pooling takes int8 or int16, not {image.dtype}")
+    small = out.size * kernel[0] * kernel[1] < _SMALL
+    tasks = 1 if small else min(2 * jit.threads(), shape[0] * shape[1])
+    x_n, x_h, x_w, _ = x.strides
+    y_n, y_h, y_w, _ = out.strides
+    fields = {
+        "tasks": tasks, "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w, "x_c": x.itemsize,
+        "height": x.shape[1], "width": x.shape[2], "channels": x.shape[3],
+        "y": address(out), "y_n": y_n, "y_h": y_h, "y_w": y_w, "y_c": out.itemsize,
+        "batch": shape[0], "out_height": shape[1], "out_width": shape[2],
+        "kernel_height": kernel[0], "kernel_width": kernel[1], "stride_y": stride[0], "stride_x": stride[1],
+        "top": pad[0], "left": pad[1], **parameters,
+    }  # fmt: skip
+    return jit.bind_task(avg_pool_task if average else max_pool_task, tasks, make_record(POOL, fields), x, out, alive)
+
+
+def bind_max_pool2d(
+    x: Array, kernel: Pair, *, stride: Pair = (1, 1), pad: Pad = (0, 0, 0, 0), out: Array
+) -> Callable[[], None]:
+    """`max_pool2d` with everything resolved: call the result to run it on what `x` then holds."""
+    if out.dtype != x.dtype:
+        raise ValueError(f"the maximum of {x.dtype} does not go into {out.dtype}")
+    return _bind(False, x, kernel, stride, pad, out, None)
 
 
 def max_pool2d(
-    x: npt.NDArray[Any],
-    kernel: Pair,
-    *,
-    stride: Pair = (1, 1),
-    pad: Pad = (0, 0, 0, 0),
-    out: npt.NDArray[Any] | None = None,
-) -> npt.NDArray[Any]:
-    """Largest valid element of each window: (N, H, W, C) integers -> (N, OH, OW, C) of the same dtype.
+    x: Array, kernel: Pair, *, stride: Pair = (1, 1), pad: Pad = (0, 0, 0, 0), out: Array | None = None
+) -> Array:
+    """Largest valid element of each window: (N, H, W, C) int8 or int16 -> (N, OH, OW, C) of the same dtype.
 
     `pad` = (top, left, bottom, right); padding never wins (a window of padding alone gives the type's lowest value).
     """
     y = result_array(out, pool2d_output_shape(x.shape, kernel, stride=stride, pad=pad), None, x.dtype)
-    y[...] = np.iinfo(x.dtype).min if x.dtype.kind == "i" else -np.inf
-    for i in range(kernel[0]):
-        to_rows, from_rows = _taps(x.shape[1], y.shape[1], i, stride[0], pad[0])
-        for j in range(kernel[1]):
-            to_columns, from_columns = _taps(x.shape[2], y.shape[2], j, stride[1], pad[1])
-            target = y[:, to_rows, to_columns]
-            np.maximum(target, x[:, from_rows, from_columns], out=target)
+    bind_max_pool2d(x, kernel, stride=stride, pad=pad, out=y)()
     return y
-
-
-def bind_max_pool2d(
-    x: npt.NDArray[Any],
-    kernel: Pair,
-    *,
-    stride: Pair = (1, 1),
-    pad: Pad = (0, 0, 0, 0),
-    out: npt.NDArray[Any],
-) -> Callable[[], object]:
-    """`max_pool2d` with everything resolved: call the result to run it on what `x` then holds."""
-    return partial(max_pool2d, x, kernel, stride=stride, pad=pad, out=out)
-
-
-def _window_sums(
-    x: npt.NDArray[Any], shape: tuple[int, int, int, int], kernel: Pair, stride: Pair, pad: Pad
-) -> npt.NDArray[np.int64]:
-    """Sum over the valid elements of each window."""
-    rows = np.zeros((shape[0], shape[1], x.shape[2], shape[3]), np.int64)
-    for i in range(kernel[0]):
-        to_rows, from_rows = _taps(x.shape[1], shape[1], i, stride[0], pad[0])
-        rows[:, to_rows] += x[:, from_rows]
-    sums = np.zeros(shape, np.int64)
-    for j in range(kernel[1]):
-        to_columns, from_columns = _taps(x.shape[2], shape[2], j, stride[1], pad[1])
-        sums[:, :, to_columns] += rows[:, :, from_columns]
-    return sums
 
 
 def _counts(length: int, count: int, kernel: int, stride: int, before: int) -> npt.NDArray[np.int64]:
@@ -95,8 +86,8 @@ def _counts(length: int, count: int, kernel: int, stride: int, before: int) -> n
     return np.minimum(start + kernel, length) - np.maximum(start, 0)
 
 
-def avg_pool2d(
-    x: npt.NDArray[Any],
+def bind_avg_pool2d(
+    x: Array,
     kernel: Pair,
     *,
     stride: Pair = (1, 1),
@@ -105,42 +96,41 @@ def avg_pool2d(
     zp_out: int = 0,
     lo: int = -128,
     hi: int = 127,
-    out: npt.NDArray[Any] | None = None,
+    out: Array,
+) -> Callable[[], None]:
+    """`avg_pool2d` with everything resolved: call the result to run it on what `x` then holds."""
+    rows = _counts(x.shape[1], out.shape[1], kernel[0], stride[0], pad[0])
+    columns = _counts(x.shape[2], out.shape[2], kernel[1], stride[1], pad[1])
+    if rows.min(initial=1) <= 0 or columns.min(initial=1) <= 0:
+        raise ValueError("an average pooling window sees only padding")
+    counts = np.unique(np.multiply.outer(rows, columns))
+    scales = np.zeros((int(counts[-1]) + 1, 2), np.int64)
+    for count in counts.tolist():
+        scales[count] = reciprocal_scale(count)
+    return _bind(
+        True, x, kernel, stride, pad, out, scales, scales=address(scales), zp_in=zp_in, zp_out=zp_out, lo=lo, hi=hi
+    )
+
+
+def avg_pool2d(
+    x: Array,
+    kernel: Pair,
+    *,
+    stride: Pair = (1, 1),
+    pad: Pad = (0, 0, 0, 0),
+    zp_in: int = 0,
+    zp_out: int = 0,
+    lo: int = -128,
+    hi: int = 127,
+    out: Array | None = None,
     out_dtype: npt.DTypeLike | None = None,
-) -> npt.NDArray[Any]:
+) -> Array:
     """TOSA 1.0 AVG_POOL2D: clamp(apply_scale(sum(x - zp_in), reciprocal_scale(count)) + zp_out, lo, hi).
 
-    (N, H, W, C) int8 or int16 -> (N, OH, OW, C); `count` is the number of valid (not padding) elements of each window.
-    Raises ValueError if a window sees only padding.
+    (N, H, W, C) int8 or int16 -> (N, OH, OW, C); `count` is the number of valid (not padding) elements of each window. The
+    sum fits int32. Raises ValueError if a window sees only padding.
     """
     shape = pool2d_output_shape(x.shape, kernel, stride=stride, pad=pad)
     y = result_array(out, shape, out_dtype, x.dtype)
-    counts = np.multiply.outer(
-        _counts(x.shape[1], shape[1], kernel[0], stride[0], pad[0]),
-        _counts(x.shape[2], shape[2], kernel[1], stride[1], pad[1]),
-    )[:, :, None]
-    if (counts <= 0).any():
-        raise ValueError("an average pooling window sees only padding")
-    values, inverse = np.unique(counts, return_inverse=True)
-    scales = np.array([reciprocal_scale(int(v)) for v in values], np.int64)[inverse.reshape(counts.shape)]
-    sums = _window_sums(x, shape, kernel, stride, pad) - zp_in * counts
-    y[...] = np.clip(apply_scale(sums, scales[..., 0], scales[..., 1]) + zp_out, lo, hi)
+    bind_avg_pool2d(x, kernel, stride=stride, pad=pad, zp_in=zp_in, zp_out=zp_out, lo=lo, hi=hi, out=y)()
     return y
-
-
-def bind_avg_pool2d(
-    x: npt.NDArray[Any],
-    kernel: Pair,
-    *,
-    stride: Pair = (1, 1),
-    pad: Pad = (0, 0, 0, 0),
-    zp_in: int = 0,
-    zp_out: int = 0,
-    lo: int = -128,
-    hi: int = 127,
-    out: npt.NDArray[Any],
-) -> Callable[[], object]:
-    """`avg_pool2d` with everything resolved: call the result to run it on what `x` then holds."""
-    return partial(
-        avg_pool2d, x, kernel, stride=stride, pad=pad, zp_in=zp_in, zp_out=zp_out, lo=lo, hi=hi, out=out
-    )

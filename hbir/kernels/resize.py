@@ -8,18 +8,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hbir.kernels.common import Pair, result_array
-from hbir.numerics.rescale import apply_scale
+from hbir.kernels.common import Pair, address, check_image, make_record, result_array
+from hbir.kernels.elementwise import bind_rescale
 
 __all__ = ["bind_resize", "resize", "resize_output_shape"]
 
 Array = npt.NDArray[Any]
 
+_SMALL = 1 << 14  # elements below which a second thread costs more than it brings
+
 
 def _output_size(size: int, numerator: int, denominator: int, offset: int, border: int) -> int:
     span = (size - 1) * numerator - offset + border
     if span < 0 or span % denominator:
-        raise ValueError(f"resize of {size}: ({size} - 1) * {numerator} - {offset} + {border} is no multiple of {denominator}")
+        raise ValueError(
+            f"resize of {size}: ({size} - 1) * {numerator} - {offset} + {border} is no multiple of {denominator}"
+        )
     return span // denominator + 1
 
 
@@ -46,6 +50,27 @@ def _positions(
     return lower, upper, position - index * numerator
 
 
+def _bind_nearest(
+    x: Array, out: Array, rows: Array, columns: Array, rescaled: dict[str, int] | None
+) -> Callable[[], None]:
+    if rescaled is None:
+        grid = (slice(None), rows[:, None], columns[None, :])
+
+        def copy() -> None:
+            out[...] = x[grid]
+
+        return copy
+    # Rescaling the small input first gives the same values: every output is one input.
+    scaled = np.empty(x.shape, out.dtype)
+    rescale, copy_scaled = bind_rescale(x, out=scaled, **rescaled), _bind_nearest(scaled, out, rows, columns, None)
+
+    def run() -> None:
+        rescale()
+        copy_scaled()
+
+    return run
+
+
 def bind_resize(
     x: Array,
     *,
@@ -60,38 +85,36 @@ def bind_resize(
     lo: int = -128,
     hi: int = 127,
     out: Array,
-) -> Callable[[], object]:
+) -> Callable[[], None]:
     """`resize` with everything resolved: call the result to run it on what `x` then holds."""
     shape = resize_output_shape(x.shape, scale=scale, offset=offset, border=border)
-    y = result_array(out, shape, None, x.dtype)
+    result_array(out, shape, None, out.dtype)
+    check_image("x", x)
+    check_image("out", out)
     y0, y1, dy = _positions(x.shape[1], shape[1], scale[0], scale[1], offset[0])
     x0, x1, dx = _positions(x.shape[2], shape[2], scale[2], scale[3], offset[1])
-
-    def finish(values: Array) -> None:
-        if multiplier is None:
-            y[...] = values
-        else:
-            wide = values.astype(np.int64, copy=False)
-            y[...] = np.clip(apply_scale(wide, np.int64(multiplier), np.asarray(shift, np.int64)) + zp_out, lo, hi)
-
+    rescaled = None
+    if multiplier is not None and shift is not None:
+        rescaled = {"multiplier": multiplier, "shift": shift, "zp_in": zp_in, "zp_out": zp_out, "lo": lo, "hi": hi}
     if mode == "nearest":
         rows, columns = np.where(2 * dy >= scale[0], y1, y0), np.where(2 * dx >= scale[2], x1, x0)
+        return _bind_nearest(x, out, rows, columns, rescaled)
 
-        def run_nearest() -> None:
-            picked = x[:, rows][:, :, columns]
-            finish(picked if multiplier is None else picked.astype(np.int64) - zp_in)
+    from hbir.kernels.jit import workers as jit
+    from hbir.kernels.jit.pool import RESIZE, bilinear_task
 
-        return run_nearest
-
-    fy, fx = dy[:, None, None], dx[:, None]
-    gy, gx = scale[0] - fy, scale[2] - fx
-
-    def run_bilinear() -> None:
-        wide = x.astype(np.int64) - zp_in if multiplier is not None else x.astype(np.int64)
-        mixed = wide[:, y0] * gy + wide[:, y1] * fy
-        finish(mixed[:, :, x0] * gx + mixed[:, :, x1] * fx)
-
-    return run_bilinear
+    lines, places = np.stack([y0, y1, dy], axis=1), np.stack([x0, x1, dx], axis=1)
+    tasks = 1 if out.size < _SMALL else min(2 * jit.threads(), shape[0] * shape[1])
+    x_n, x_h, x_w, _ = x.strides
+    y_n, y_h, y_w, _ = out.strides
+    fields = {
+        "tasks": tasks, "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w, "x_c": x.itemsize, "channels": shape[3],
+        "y": address(out), "y_n": y_n, "y_h": y_h, "y_w": y_w, "y_c": out.itemsize,
+        "batch": shape[0], "out_height": shape[1], "out_width": shape[2],
+        "rows": address(lines), "columns": address(places), "unit_y": scale[0], "unit_x": scale[2],
+        "rescaled": int(rescaled is not None), **(rescaled or {}),
+    }  # fmt: skip
+    return jit.bind_task(bilinear_task, tasks, make_record(RESIZE, fields), x, out, lines, places)
 
 
 def resize(
@@ -121,7 +144,17 @@ def resize(
     shape = resize_output_shape(x.shape, scale=scale, offset=offset, border=border)
     y = result_array(out, shape, out_dtype, raw if multiplier is None else x.dtype)
     bind_resize(
-        x, mode=mode, scale=scale, offset=offset, border=border, multiplier=multiplier, shift=shift,
-        zp_in=zp_in, zp_out=zp_out, lo=lo, hi=hi, out=y,
+        x,
+        mode=mode,
+        scale=scale,
+        offset=offset,
+        border=border,
+        multiplier=multiplier,
+        shift=shift,
+        zp_in=zp_in,
+        zp_out=zp_out,
+        lo=lo,
+        hi=hi,
+        out=y,
     )()
     return y

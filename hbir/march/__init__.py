@@ -268,7 +268,8 @@ def load_march(name_or_path: str | Path | March) -> March:
 
 def march_values(march: March) -> dict[str, Any]:
     """The plain values of a march, for JSON; `march_from_values` is the inverse."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(march).items()}
+    values: dict[str, Any] = asdict(march)
+    return {key: list(cast(tuple[str, ...], v)) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
 def march_from_values(values: Mapping[str, object]) -> March:

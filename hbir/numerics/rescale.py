@@ -94,7 +94,7 @@ def quantize_multiplier(
             why="a factor is a quotient of scales, and scales are finite and positive",
             lever="look at the scales of this layer: calibrate on data that is not all zero, free of NaN and infinity",
         )
-    mantissa, exponent = np.frexp(values)  # values = mantissa * 2^exponent, mantissa in [0.5, 1)
+    _, exponent = np.frexp(values)  # values in [2^(exponent-1), 2^exponent)
     shift = np.minimum(bits - exponent.astype(np.int64), MAX_SHIFT)
     target = np.ldexp(values, shift.astype(np.int32))  # exact: in [2^(bits-1), 2^bits), or smaller when s is capped
     # The nearest odd number to t is 2*floor(t/2) + 1: t lies in [2k, 2k+2), whose only odd number is in the middle.

@@ -172,8 +172,14 @@ def parse_graph(data: memoryview) -> dict[str, Any]:
     io = _list_of(_tensor, _IO_CAP)
     f = _fields(
         *(parse_canonical(data, "graph"), "graph"),
-        **dict(name=_text, march=_march, memories=_memories, inputs=io, outputs=io),
-        **dict(options=_cells, description=_text, tool_version=_text),
+        name=_text,
+        march=_march,
+        memories=_memories,
+        inputs=io,
+        outputs=io,
+        options=_cells,
+        description=_text,
+        tool_version=_text,
     )
     names = [t.name for t in (*f["inputs"], *f["outputs"])]
     if len({t.name for t in f["inputs"]}) != len(f["inputs"]) or len({t.name for t in f["outputs"]}) != len(

@@ -148,7 +148,7 @@ def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] |
             for early, late in _candidates(table, clocks, before, int(queue)):
                 clash = (table.write[early] | table.write[late]) & (table.low[early] < table.high[late])
                 clash &= table.low[late] < table.high[early]
-                for a, b in zip(early[clash].tolist(), late[clash].tolist(), strict=True):
+                for a, b in zip(map(int, early[clash]), map(int, late[clash]), strict=True):
                     byte = overlap(table.views[a], table.views[b])
                     if byte is not None:
                         found.append((int(table.instruction[a]), int(table.instruction[b]), memory, byte))

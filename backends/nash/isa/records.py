@@ -40,12 +40,12 @@ __all__ = [
 
 Records: TypeAlias = npt.NDArray[np.void]
 
-SPACES = ("DDR", "L2M", "L1M")
+SPACES: tuple[str, ...] = ("DDR", "L2M", "L1M")
 DDR, L2M, L1M = SPACES
 
 UNITS = ("LOAD", "STORE", "TAE", "VAE", "AAE", "TRANS", "VPU", "SPU", "HOST")
 
-DTYPE_NAMES = ("i8", "i16", "i32", "i64", "u8", "u16", "f16", "f32", "f64", "b8")
+DTYPE_NAMES: tuple[str, ...] = ("i8", "i16", "i32", "i64", "u8", "u16", "f16", "f32", "f64", "b8")
 DTYPES: dict[str, np.dtype[Any]] = dict(
     zip(
         DTYPE_NAMES,
@@ -167,8 +167,8 @@ class View:
         """The view that a record of valid numbers holds."""
         space, dtype, rank, core, _, address, shape, strides = cast(tuple[Any, ...], record.item())
         return View(
-            SPACES[space],
-            DTYPE_NAMES[dtype],
+            SPACES[int(space)],
+            DTYPE_NAMES[int(dtype)],
             tuple(shape[:rank].tolist()),
             address,
             tuple(strides[:rank].tolist()),

@@ -306,5 +306,6 @@ def verify_program(program: Program, memories: Memories, inputs: Sequence[View],
         names = [f"{program.decoded[i].opcode.name} (layer '{program.layer_name(i)}')" for i in (first, second)]
         raise SimulationError(
             7, f"nothing orders it after instruction {first}, which uses the same bytes", where=_where(program, second),
-            why=f"{names[0]} and {names[1]} meet at byte {address} of {space} on different queues", lever="wait for the first one's event",
+            why=f"{names[0]} and {names[1]} meet at byte {address} of {space} on different queues",
+            lever="wait for the first one's event",
         )  # fmt: skip

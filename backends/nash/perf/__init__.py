@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from backends.nash.hbm import read, verify_model
+from backends.nash.hbm import Model, read, verify_model
 from backends.nash.perf.page import page
 from backends.nash.perf.published import layer_table, perf_json, trace_json
 from backends.nash.perf.report import LayerRow, Memory, Report, report
@@ -33,9 +33,14 @@ __all__ = [
 ]
 
 
-def write_reports(value: Report, folder: str | Path, stem: str) -> tuple[Path, ...]:
-    """Write `stem`.html, .json, .csv and _trace.json into `folder`; their paths. Raises ConfigError HB0801."""
+def write_reports(model: Model | Report, folder: str | Path, stem: str = "", *, file_bytes: int | None = None) -> tuple[Path, ...]:
+    """Write `stem`.html, .json, .csv and _trace.json into `folder`; their paths. Raises ConfigError HB0801.
+
+    `model` is verified, or its report is at hand already; `stem` is the model's name by default.
+    """
     folder = Path(folder)
+    value = model if isinstance(model, Report) else report(model, file_bytes=file_bytes)
+    stem = stem or _file_name(value.name)
     texts = {
         f"{stem}.html": page(value),
         f"{stem}.json": json.dumps(perf_json(value), indent=1, ensure_ascii=False) + "\n",
@@ -58,8 +63,8 @@ def hbm_perf(path: str | Path, output_dir: str | Path | None = None) -> int:
     models = read(path)
     for model in models:
         verify_model(model)
-        stem = _file_name(model.name) if len(models) > 1 else path.stem
-        write_reports(report(model, file_bytes=path.stat().st_size), output_dir or path.parent, stem)
+        stem = "" if len(models) > 1 else path.stem
+        write_reports(model, output_dir or path.parent, stem, file_bytes=path.stat().st_size)
     return 0
 
 

@@ -152,14 +152,22 @@ def _memory(model: Model, file_bytes: int | None) -> Memory:
     return Memory(inputs, outputs, max(m.ddr - m.constants - inputs - outputs, 0), 0, static, m.l1m, m.l2m)
 
 
-def _text(row: Mapping[str, Cell], key: str) -> str:
-    value = row.get(key)
-    return "" if value is None else str(value)
+def _placed(model: Model) -> dict[str, list[Mapping[str, Cell]]]:
+    """Placement rows by layer: a layer of the user's network may have become several operations."""
+    found: dict[str, list[Mapping[str, Cell]]] = {}
+    for row in model.placements:
+        found.setdefault(str(row.get("layer", "")), []).append(row)
+    return found
 
 
-def _count(row: Mapping[str, Cell], key: str, default: int) -> int:
+def _joined(rows: Sequence[Mapping[str, Cell]], key: str) -> str:
+    """The different texts of a column, in order."""
+    return ", ".join(dict.fromkeys(str(row[key]) for row in rows if row.get(key)))
+
+
+def _count(row: Mapping[str, Cell], key: str) -> int:
     value = row.get(key)
-    return int(value) if isinstance(value, int | float) else default
+    return int(value) if isinstance(value, int | float) else 0
 
 
 def _main_unit(bound: LayerBound) -> str:
@@ -199,18 +207,22 @@ def _layer_rows(model: Model, spans: Sequence[Span], cycles: int, bounds: Roofli
     decoded, names = model.program.decoded, model.program.layers
     sums = _layer_sums(spans, decoded, cycles)
     owned = layer_cycles(spans, cycles, max(sums, default=0) + 1)
-    placed = {_text(row, "layer"): row for row in model.placements}
+    placed = _placed(model)
     rows: list[LayerRow] = []
     for (index, s), bound in zip(sorted(sums.items()), bounds.layers, strict=True):
         name = names[index] if index < len(names) else f"layer {index}"
-        row = placed.get(name, {})
+        placements = placed.get(name, [])
+        stated = sum(_count(row, "macs") for row in placements)
+        units = _joined(placements, "unit")
         rows.append(
             LayerRow(
-                *(name, _text(row, "op"), _text(row, "unit") or _main_unit(bound), _text(row, "reason")),
-                *(_count(row, "tiles", s.tiles), _count(row, "macs", s.macs), int(owned[index])),
+                *(name, _joined(placements, "op"), units or _main_unit(bound), _joined(placements, "reason")),
+                *(sum(_count(row, "tiles") for row in placements) or s.tiles, stated or s.macs, int(owned[index])),
                 *(s.first, s.last, s.compute, s.load, s.store, len(name.split("+")), bound),
             )
         )
+    order = {name: number for number, name in enumerate(placed)}
+    rows.sort(key=lambda row: (order.get(row.layer, len(order)), row.first))
     return tuple(rows), int(owned[-1])
 
 

@@ -113,7 +113,7 @@ def roofline(model: Model) -> Roofline:
             if unit in total:
                 total[unit] += min(whole.get((names[index], unit), cycles), cycles)
     resources = {unit: cycles / (1 if unit == "HOST" else cores) for unit, cycles in total.items()}
-    compulsory = model.memories.constants + sum(t.view.nbytes for t in (*model.inputs, *model.outputs))
+    compulsory = _constant_bytes(model) + sum(t.view.nbytes for t in (*model.inputs, *model.outputs))
     resources["DDR"] = compulsory / march.ddr_bytes_per_cycle
     limit = max(resources, key=lambda resource: resources[resource])
     bound = resources[limit]
@@ -125,6 +125,13 @@ def roofline(model: Model) -> Roofline:
         1e6 * bound / march.clock_hz,
         tuple(_layer_bound(names[index], layers[index], model) for index in sorted(layers)),
     )
+
+
+def _constant_bytes(model: Model) -> int:
+    """Bytes of the constants that the program loads, each once: the gaps that alignment leaves are never moved."""
+    constants = model.memories.constants
+    loaded = {d.operands["src"] for d in model.program.decoded if d.opcode.name == "LOAD" and d.operands["src"].space == DDR}
+    return min(sum(view.nbytes for view in loaded if view.address < constants), constants)
 
 
 def _stated_cycles(model: Model) -> dict[tuple[str, str], float]:

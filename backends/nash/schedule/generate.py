@@ -35,7 +35,8 @@ class _Writer:
     early: set[int] = field(default_factory=set[int])
     homes: dict[int, int] = field(default_factory=dict[int, int])
     contents: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    slot: int = 0
+    slot: float = 0.0
+    stores: dict[int, list[tuple[int, int, float]]] = field(default_factory=dict[int, list[tuple[int, int, float]]])
 
     def buffer(self, space: Any, size: int, core: int = 0, **more: Any) -> int:
         """A new buffer; its number."""
@@ -61,6 +62,17 @@ class _Writer:
     def region(self, view: TensorView) -> Region:
         """A view as a region of its storage's buffer."""
         return Region(self.home(view.storage), view.offset, view.dtype, view.shape, view.strides)
+
+    def stored_until(self, region: Region) -> float:
+        """The slot of the last store so far that may write part of a region outside L1M."""
+        low, high = _span(region)
+        return max((at for a, b, at in self.stores.get(region.buffer, ()) if a < high and low < b), default=-1.0)
+
+    def store(self, at: float, source: Region, target: Region, node: int, core: int) -> None:
+        """Store a region, and remember when."""
+        self.stores.setdefault(target.buffer, []).append((*_span(target), at))
+        layer = self.graph.nodes[node].layer
+        self.add(at, Task("STORE", core, layer, {"src": source, "dst": target}, {}, node))
 
     def add(self, at: float, task: Task, *, early: bool = False) -> None:
         """Put a task on the time line."""
@@ -93,9 +105,16 @@ class _Writer:
     def _host(self, index: int, node: Node) -> None:
         operands = {role: self.region(view) for role, view in (*node.reads.items(), *node.writes.items())}
         ordered = dict(sorted(operands.items(), key=lambda item: int(item[0].removeprefix("operand"))))
-        self.slot += 2
+        self.slot = max(self.slot + 2, *(self.stored_until(region) + 1 for region in ordered.values()))
         self.add(self.slot, Task("HOST_CALL", 0, node.layer, ordered, node.params, index))
-        self.slot += 2
+        for region in ordered.values():
+            self.stores.setdefault(region.buffer, []).append((*_span(region), self.slot))
+
+
+def _span(region: Region) -> tuple[int, int]:
+    """First byte and one past the last byte that a region may touch in its buffer."""
+    reach = sum((n - 1) * s for n, s in zip(region.shape, region.strides, strict=True))
+    return region.offset, region.offset + reach + _ITEM[region.dtype]
 
 
 _ITEM = {name: np.dtype(kind).itemsize for name, kind in (
@@ -128,15 +147,19 @@ class _NodeWriter:
 
     def _tile(self, tile: int, chunk: int | None, core: int) -> None:
         w, node, plan = self.writer, self.node, self.plan
-        w.slot += 1
-        at = float(w.slot)
         out = output_part(node, plan.axis, plan.tiles[tile], None if chunk is None else plan.chunks[chunk])
         operands: dict[str, Region] = {}
         params: dict[str, int | float] = dict(node.params)
+        views: dict[str, TensorView] = {}
         for role, view in node.reads.items():
             part, changed = input_part(node, role, view, plan.axis, out)
             params |= changed
-            operands[role] = self._input(at, part.of(view), core)
+            views[role] = part.of(view)
+        # A load comes behind the stores that fill what it reads, and the compute behind the load.
+        ready = [w.stored_until(w.region(view)) + 2.0 for view in views.values()]
+        at = w.slot = max(w.slot + 1, *ready, 0.0)
+        for role, view in views.items():
+            operands[role] = self._input(at, view, core)
         operands |= self._constants(at, tile, chunk, core, out)
         target, stored = self._output(out, core)
         name = next(iter(node.writes))
@@ -145,7 +168,7 @@ class _NodeWriter:
             return
         w.add(at, Task(node.opcode, core, node.layer, operands, params, self.index))
         if stored is not None:
-            w.add(at + 1.5, Task("STORE", core, node.layer, {"src": stored, "dst": target}, {}, self.index))
+            w.store(at + 1.5, stored, target, self.index, core)
 
     def _input(self, at: float, view: TensorView, core: int) -> Region:
         w = self.writer

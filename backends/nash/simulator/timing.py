@@ -152,8 +152,8 @@ class _Slot:
             return None
         index = self.queues[queue][position]
         for other, count in self.work[index].waits:
-            if self.done[other] < count:
-                self.blocked[other].append(queue)
+            if self.done.get(other, 0) < count:
+                self.blocked.setdefault(other, []).append(queue)
                 return None
         return index
 
@@ -215,6 +215,10 @@ class _Machine:
                 heapq.heappush(pool.flights, (pool.served + work.size, key))
             for key in sorted(finished):
                 self.complete(key, now)
+        if any(slot.left for slot in self.slots):
+            raise SimulationError(
+                3, "the program never ends", why="every queue waits", lever="verify the program first"
+            )
         return now
 
 
@@ -241,7 +245,8 @@ def _frames_of(machine: _Machine, slot: _Slot) -> list[int]:
 def simulate(model: Model, *, frames: int = 1, slots: int = 1) -> Timing:
     """Time `frames` runs of a model on `slots` disjoint groups of its march's cores, frame f on group f mod slots.
 
-    The program must be verified. Raises SimulationError HB0712 when the march has too few cores.
+    The program must be verified. Raises SimulationError HB0712 when the march has too few cores, HB0703 when the program
+    waits for events that never come.
     """
     march, cores = model.march, model.memories.cores
     if slots < 1 or frames < 1 or slots * cores > march.cores:
@@ -256,7 +261,7 @@ def simulate(model: Model, *, frames: int = 1, slots: int = 1) -> Timing:
     groups = [_Slot(number, work, range(number, frames, slots)) for number in range(slots)]
     machine = _Machine(groups, march, frames, len(work))
     cycles = machine.run()
-    moved = {key: 0 for key in (("DDR", "LOAD"), ("DDR", "STORE"), ("L2M", "LOAD"), ("L2M", "STORE"))}
+    moved = dict.fromkeys((("DDR", "LOAD"), ("DDR", "STORE"), ("L2M", "LOAD"), ("L2M", "STORE")), 0)
     for d, item in zip(decoded, work, strict=True):
         if item.pool >= 0:
             moved[_POOLS[item.pool], d.opcode.unit] += item.size * frames

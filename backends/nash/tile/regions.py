@@ -45,7 +45,8 @@ def tile_axis(node: Node) -> int | None:
         return 1
     if node.opcode in _POINTWISE:
         # A table of scales runs along the last axis, and cutting rows short would cost more than it hides.
-        return next((axis for axis, extent in enumerate(shape[:-1]) if extent > 1), None)
+        longest = max(shape[:-1], default=1)
+        return shape.index(longest) if longest > 1 else None
     if node.opcode in ("RESIZE_NEAREST", "RESIZE_BILINEAR"):
         return 3
     if node.opcode == "MATMUL":

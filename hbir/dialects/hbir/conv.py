@@ -15,7 +15,17 @@ from xdsl.irdl import AttrSizedOperandSegments, irdl_op_definition, operand_def,
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, integer, integers, opt_number, shape_of, tensor
+from hbir.dialects.base import (
+    Array,
+    HbOperation,
+    Tensor,
+    integer,
+    integers,
+    not_quantized,
+    opt_number,
+    shape_of,
+    tensor,
+)
 
 __all__ = ["Conv2dOp", "ConvTranspose2dOp", "LinearOp", "MatmulOp", "clamp", "conv_shape", "window_extent"]
 
@@ -49,10 +59,10 @@ def conv_shape(
     """NHWC output shape of a convolution. Raises VerifyException when channels or windows do not fit."""
     if len(x) != 4 or len(w) != 4:
         raise VerifyException(f"conv2d takes an NHWC input and a rank-4 weight, not ranks {len(x)} and {len(w)}")
-    if w[3] * groups != x[3] or w[0] % groups:
+    if groups < 1 or w[3] * groups != x[3] or w[0] % groups:
         raise VerifyException(f"input of {x[3]} channels, weight {tuple(w)} and groups {groups} do not fit together")
-    if min(stride) < 1 or min(dilation) < 1 or min(pad) < 0:
-        raise VerifyException("strides and dilations are at least 1, pads at least 0")
+    if (len(stride), len(dilation), len(pad)) != (2, 2, 4) or min(*stride, *dilation) < 1 or min(pad) < 0:
+        raise VerifyException("two strides and dilations of at least 1, and four pads of at least 0")
     top, left, bottom, right = pad
     height = window_extent(x[1], w[1], stride[0], top, bottom, dilation[0])
     width = window_extent(x[2], w[2], stride[1], left, right, dilation[1])
@@ -98,6 +108,7 @@ class Conv2dOp(HbOperation):
         groups: int,
         **_: Any,
     ) -> Tensor:
+        not_quantized(x, w)
         shape = conv_shape(shape_of(x), shape_of(w), stride, pad, dilation, groups)
         _check_bias(bias, shape[3])
         if residual is not None and shape_of(residual) != shape:
@@ -153,11 +164,16 @@ class ConvTranspose2dOp(HbOperation):
         groups: int,
     ) -> Tensor:
         (n, h, width, c), ws = shape_of(x), shape_of(w)
-        if ws[3] * groups != c:
+        not_quantized(x, w)
+        if groups < 1 or ws[3] * groups != c or ws[0] % groups:
             raise VerifyException(f"input of {c} channels does not fit weight {ws} with groups {groups}")
+        if (len(stride), len(pad), len(output_pad)) != (2, 4, 2) or min(stride) < 1 or min(*pad, *output_pad) < 0:
+            raise VerifyException("two strides of at least 1, four pads and two output pads of at least 0")
         _check_bias(bias, ws[0])
         height = (h - 1) * stride[0] + ws[1] - pad[0] - pad[2] + output_pad[0]
         across = (width - 1) * stride[1] + ws[2] - pad[1] - pad[3] + output_pad[1]
+        if min(height, across) < 1:
+            raise VerifyException(f"pads {tuple(pad)} crop all of the result")
         return tensor((n, height, across, ws[0]), x.element_type)
 
     @staticmethod
@@ -207,6 +223,7 @@ class LinearOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, w: Tensor, bias: Tensor | None, **_: Any) -> Tensor:
+        not_quantized(x, w)
         xs, ws = shape_of(x), shape_of(w)
         if len(ws) != 2 or not xs or xs[-1] != ws[1]:
             raise VerifyException(f"input {xs} does not fit weight {ws}, which is (Cout, Cin)")
@@ -241,6 +258,10 @@ class MatmulOp(HbOperation):
         except ValueError:
             raise VerifyException(f"batch axes of {xs} and {ys} do not broadcast") from None
         return tensor((*batch, xs[-2], ys[-1]), a.element_type)
+
+    def verify_(self) -> None:
+        not_quantized(self.lhs.type, self.rhs.type)
+        super().verify_()
 
     @staticmethod
     def evaluate(a: Array, b: Array) -> Array:

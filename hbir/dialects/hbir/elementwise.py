@@ -8,7 +8,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, shape_of, tensor
+from hbir.dialects.base import Array, HbOperation, Tensor, not_quantized, shape_of, tensor
 
 __all__ = [
     "BINARY_OPS",
@@ -40,6 +40,11 @@ class BinaryOp(HbOperation):
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
+
+    def verify_(self) -> None:
+        if not isinstance(self, MaximumOp | MinimumOp):  # the larger of two codes is the code of the larger
+            not_quantized(self.lhs.type)
+        super().verify_()
 
     @staticmethod
     def infer(a: Tensor, b: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class TransposeOp(HbOperation):
 
     @staticmethod
     def evaluate(x: Array, *, permutation: Sequence[int]) -> Array:
-        return np.ascontiguousarray(x.transpose(permutation))
+        return np.asarray(x.transpose(permutation), order="C")
 
 
 @irdl_op_definition
@@ -137,12 +137,15 @@ class SliceOp(HbOperation):
 
     @staticmethod
     def evaluate(x: Array, *, begin: Sequence[int], end: Sequence[int], step: Sequence[int]) -> Array:
-        return np.ascontiguousarray(x[tuple(slice(b, e, s) for b, e, s in zip(begin, end, step, strict=True))])
+        return np.asarray(x[tuple(slice(b, e, s) for b, e, s in zip(begin, end, step, strict=True))], order="C")
 
 
 @irdl_op_definition
 class PadOp(HbOperation):
-    """Values before and after each axis. mode: `constant` (with `value`, in the unit of the stored elements), `edge`, `reflect`."""
+    """Values before and after each axis.
+
+    `mode` is `constant` (with `value`, in the unit of the stored elements), `edge` or `reflect`.
+    """
 
     name = "hbir.pad"
 
@@ -167,6 +170,8 @@ class PadOp(HbOperation):
     @staticmethod
     def evaluate(x: Array, *, before: Sequence[int], after: Sequence[int], mode: str, value: float) -> Array:
         widths = list(zip(before, after, strict=True))
+        if not widths:
+            return x  # numpy pads no scalars
         if mode == "constant":
             return np.pad(x, widths, constant_values=x.dtype.type(value))
         return np.pad(x, widths, mode="edge" if mode == "edge" else "reflect")
@@ -195,7 +200,7 @@ class ExpandOp(HbOperation):
 
     @staticmethod
     def evaluate(x: Array, *, shape: Sequence[int]) -> Array:
-        return np.ascontiguousarray(np.broadcast_to(x, shape))
+        return np.array(np.broadcast_to(x, shape), order="C")
 
 
 @irdl_op_definition

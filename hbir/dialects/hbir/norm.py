@@ -10,7 +10,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, integer, number, shape_of
+from hbir.dialects.base import Array, HbOperation, Tensor, integer, not_quantized, number, shape_of
 
 __all__ = ["BatchNormOp", "SoftmaxOp"]
 
@@ -33,6 +33,7 @@ class BatchNormOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, *parameters: Tensor, epsilon: float) -> Tensor:
+        not_quantized(x)
         if any(shape_of(p) != shape_of(x)[-1:] for p in parameters):
             raise VerifyException(f"batch norm parameters do not match {shape_of(x)[-1:]} channels")
         return x
@@ -57,6 +58,7 @@ class SoftmaxOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, *, axis: int) -> Tensor:
+        not_quantized(x)
         if not 0 <= axis < len(shape_of(x)):
             raise VerifyException(f"axis {axis} does not fit rank {len(shape_of(x))}")
         return x

@@ -10,7 +10,18 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, flag, integer, integers, shape_of, string, tensor
+from hbir.dialects.base import (
+    Array,
+    HbOperation,
+    Tensor,
+    flag,
+    integer,
+    integers,
+    not_quantized,
+    shape_of,
+    string,
+    tensor,
+)
 from hbir.dialects.hbir.conv import window_extent
 
 __all__ = ["ArgmaxOp", "AvgPoolOp", "MaxPoolOp", "ReduceOp", "ResizeBilinearOp", "bilinear_weights", "reduced_shape"]
@@ -20,6 +31,8 @@ def _pool_shape(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool
 ) -> tuple[int, ...]:
     n, h, w, c = shape_of(x)
+    if (len(kernel), len(stride), len(pad)) != (2, 2, 4):
+        raise VerifyException("a pooling window has two extents, two strides and four pads")
     if (
         min(*kernel, *stride) < 1
         or min(pad) < 0
@@ -27,7 +40,7 @@ def _pool_shape(
         or max(pad[1], pad[3]) >= kernel[1]
     ):
         raise VerifyException(
-            f"pooling window {tuple(kernel)}, stride {tuple(stride)} and pad {tuple(pad)} do not fit together"
+            f"window {tuple(kernel)}, stride {tuple(stride)} and pad {tuple(pad)} do not fit together"
         )
     height = window_extent(h, kernel[0], stride[0], pad[0], pad[2], 1, ceil=ceil)
     return n, height, window_extent(w, kernel[1], stride[1], pad[1], pad[3], 1, ceil=ceil), c
@@ -93,6 +106,7 @@ class AvgPoolOp(HbOperation):
     def infer(
         x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool, count_pad: bool
     ) -> Tensor:
+        not_quantized(x)
         return tensor(_pool_shape(x, kernel, stride, pad, ceil), x.element_type)
 
     @staticmethod
@@ -142,6 +156,8 @@ class ReduceOp(HbOperation):
     def infer(x: Tensor, *, kind: str, axes: Sequence[int], keep: bool) -> Tensor:
         if kind not in ("sum", "mean", "max", "min", "prod"):
             raise VerifyException(f"there is no reduction '{kind}'")
+        if kind not in ("max", "min"):
+            not_quantized(x)
         return tensor(reduced_shape(shape_of(x), axes, keep), x.element_type)
 
     @staticmethod
@@ -204,6 +220,7 @@ class ResizeBilinearOp(HbOperation):
             or min(rows[0], columns[0], rows[1], columns[1], rows[3], columns[3]) < 1
         ):
             raise VerifyException("rows and columns are (extent, numerator, offset, denominator)")
+        not_quantized(x)
         return tensor((n, rows[0], columns[0], c), x.element_type)
 
     @staticmethod

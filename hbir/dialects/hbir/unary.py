@@ -7,7 +7,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, result_def,
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, opt_number, string
+from hbir.dialects.base import Array, HbOperation, Tensor, not_quantized, opt_number, string
 from hbir.dialects.hbir.conv import clamp
 
 __all__ = ["ClipOp", "FunctionOp"]
@@ -33,8 +33,11 @@ class FunctionOp(HbOperation):
     def infer(x: Tensor, *, function: str, parameters: tuple[float, ...] | None) -> Tensor:
         from hbir.numerics.lut import FUNCTIONS
 
+        not_quantized(x)
         if function not in FUNCTIONS:
             raise VerifyException(f"there is no function '{function}'; known are {', '.join(sorted(FUNCTIONS))}")
+        if len(parameters or ()) > len(FUNCTIONS[function].parameters):
+            raise VerifyException(f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}")
         return x
 
     @staticmethod
@@ -59,6 +62,7 @@ class ClipOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, *, min: float | None, max: float | None) -> Tensor:
+        not_quantized(x)
         if min is not None and max is not None and not min <= max:
             raise VerifyException(f"clip bounds {min} and {max} are the wrong way round")
         return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.builtin import Float32Type, TensorType
 from xdsl.ir import Dialect
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
@@ -37,6 +37,8 @@ class FakeQuantOp(HbOperation):
 
     @staticmethod
     def infer(x: Tensor, *, grid: UniformQuantizedType) -> Tensor:
+        if not isinstance(x.element_type, Float32Type):
+            raise VerifyException(f"fake_quant takes f32, not {x.element_type}")
         axis = grid.per_axis
         if axis is not None and (axis >= len(shape_of(x)) or len(grid.scales) != shape_of(x)[axis]):
             raise VerifyException(f"{len(grid.scales)} scales along axis {axis} do not fit {shape_of(x)}")

@@ -64,6 +64,8 @@ class DequantizeOp(HbOperation):
             raise VerifyException(f"dequantize of {element} states another type, {grid}")
         if element.per_axis not in (None, len(shape_of(x)) - 1):
             raise VerifyException("dequantize takes scales per tensor or along the last axis")
+        if element.per_axis is not None and (len(element.scales) != shape_of(x)[-1] or element.zero_point_array.any()):
+            raise VerifyException("scales along an axis are one for each channel, and their zero points are 0")
         return tensor(shape_of(x), f32)
 
     @staticmethod
@@ -96,9 +98,12 @@ class RescaleOp(QuantizedOperation):
         element = quantized_element(x)
         if element.per_axis not in (None, len(shape_of(x)) - 1):
             raise VerifyException("rescale takes scales per tensor or along the last axis")
+        if element.per_axis is not None and element.zero_point_array.any():
+            raise VerifyException("zero points of scales along an axis are 0")
         result = tensor(shape_of(x), grid)
         per_tensor(result, "result")
-        check_ratio(multiplier, shift, element.scale_array.astype(np.float64) / grid.scale, "rescale")
+        channels = shape_of(x)[-1] if shape_of(x) else 1
+        check_ratio(multiplier, shift, element.scale_array.astype(np.float64) / grid.scale, "rescale", channels)
         return result
 
     @staticmethod

@@ -18,6 +18,7 @@ from hbir.dialects.quant import UniformQuantizedType, quantized_element
 __all__ = [
     "QuantizedOperation",
     "check_limits",
+    "check_multipliers",
     "check_ratio",
     "grid",
     "multipliers",
@@ -81,17 +82,33 @@ def per_tensor(type_: Tensor, role: str) -> UniformQuantizedType:
     return element
 
 
-def check_ratio(
-    multiplier: npt.NDArray[np.int32], shift: npt.NDArray[np.int8], ratio: Array | float, what: str
+def check_multipliers(
+    multiplier: npt.NDArray[np.int32], shift: npt.NDArray[np.int8], what: str, channels: int = 1
 ) -> None:
-    """`multiplier * 2^-shift` must be the ratio of scales that the types state. Raises VerifyException."""
+    """One multiplier and shift, or one of each for every channel, in their ranges. Raises VerifyException."""
     if multiplier.shape != shift.shape:
         raise VerifyException(f"{what}: {multiplier.size} multipliers and {shift.size} shifts")
     if (multiplier < 0).any() or (shift < 2).any() or (shift > 62).any():
         raise VerifyException(f"{what}: multipliers are at least 0, shifts between 2 and 62")
+    if multiplier.size not in (1, channels):
+        raise VerifyException(f"{what}: {multiplier.size} multipliers for {channels} channels")
+
+
+def check_ratio(
+    multiplier: npt.NDArray[np.int32],
+    shift: npt.NDArray[np.int8],
+    ratio: Array | float,
+    what: str,
+    channels: int = 1,
+) -> None:
+    """`multiplier * 2^-shift` must be the ratio of scales that the types state, for all or for each of `channels`.
+
+    Raises VerifyException.
+    """
+    check_multipliers(multiplier, shift, what, channels)
     wanted = np.atleast_1d(np.asarray(ratio, np.float64))
-    if multiplier.size not in (1, wanted.size) and wanted.size != 1:
-        raise VerifyException(f"{what}: {multiplier.size} multipliers for {wanted.size} channels")
+    if wanted.size not in (1, channels):
+        raise VerifyException(f"{what}: {wanted.size} scales for {channels} channels")
     given = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int32))
     # A ratio so small that every value rounds to zero is written as multiplier 0 or with the largest shift.
     exact = (np.abs(given - wanted) <= wanted * _RATIO_TOLERANCE) | (wanted < 2.0**-46)

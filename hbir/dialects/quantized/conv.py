@@ -114,6 +114,10 @@ class Conv2dOp(QuantizedOperation):
         xe, we = per_tensor(x, "input"), quantized_element(w)
         if we.per_axis not in (None, 0) or we.zero_point_array.any():
             raise VerifyException("weights are symmetric, with scales per tensor or along axis 0")
+        if xe.bits not in (8, 16) or we.bits not in (8, xe.bits):
+            raise VerifyException(f"there is no product of int{xe.bits} activations and int{we.bits} weights")
+        if we.per_axis == 0 and len(we.scales) != shape[3]:
+            raise VerifyException(f"{len(we.scales)} weight scales for {shape[3]} output channels")
         products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
         if bias is not None:
             _check_bias(bias, shape[3], xe.bits)
@@ -124,7 +128,7 @@ class Conv2dOp(QuantizedOperation):
         result = tensor(shape, grid)
         per_tensor(result, "result")
         if residual is None:
-            check_ratio(multiplier, shift, products / grid.scale, "rescale")
+            check_ratio(multiplier, shift, products / grid.scale, "rescale", shape[3])
             return result
         if shape_of(residual) != shape:
             raise VerifyException(f"residual {shape_of(residual)} has another shape than the result {shape}")
@@ -137,7 +141,7 @@ class Conv2dOp(QuantizedOperation):
             check_ratio(residual_multiplier, residual_shift, ratio, "residual rescale")
         if output_multiplier is not None and output_shift is not None:
             check_ratio(output_multiplier, output_shift, common_scale / grid.scale, "output rescale")
-        check_ratio(multiplier, shift, products / common_scale, "accumulator rescale")
+        check_ratio(multiplier, shift, products / common_scale, "accumulator rescale", shape[3])
         return result
 
     def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
@@ -253,7 +257,10 @@ class MatmulOp(QuantizedOperation):
         from hbir.dialects.hbir.conv import MatmulOp as FloatMatmul
 
         shape = shape_of(FloatMatmul.infer(a, b))
-        product = np.float64(per_tensor(a, "left operand").scale) * per_tensor(b, "right operand").scale
+        left, right = per_tensor(a, "left operand"), per_tensor(b, "right operand")
+        if left.bits not in (8, 16) or right.bits not in (8, 16):
+            raise VerifyException(f"there is no product of int{left.bits} and int{right.bits} matrices")
+        product = np.float64(left.scale) * right.scale
         check_ratio(multiplier, shift, product / grid.scale, "rescale")
         check_limits(low, high, grid)
         return tensor(shape, grid)

@@ -46,6 +46,8 @@ class AvgPoolOp(QuantizedOperation):
     @staticmethod
     def infer(x: Tensor, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int]) -> Tensor:
         n, h, w, c = shape_of(x)
+        if (len(kernel), len(stride), len(pad)) != (2, 2, 4) or min(*kernel, *stride) < 1 or min(pad) < 0:
+            raise VerifyException("two extents and strides of at least 1, and four pads of at least 0")
         if per_tensor(x, "input").bits > 16 or max(pad[0], pad[2]) >= kernel[0] or max(pad[1], pad[3]) >= kernel[1]:
             raise VerifyException("avg_pool takes int8 or int16, and pads smaller than the window")
         height = window_extent(h, kernel[0], stride[0], pad[0], pad[2], 1)

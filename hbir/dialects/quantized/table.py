@@ -17,6 +17,7 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.dialects.quantized.common import (
     QuantizedOperation,
     check_limits,
+    check_multipliers,
     grid,
     multipliers,
     per_tensor,
@@ -55,6 +56,8 @@ class FunctionOp(QuantizedOperation):
 
         if function not in FUNCTIONS:
             raise VerifyException(f"there is no function '{function}'")
+        if len(parameters or ()) > len(FUNCTIONS[function].parameters):
+            raise VerifyException(f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}")
         if per_tensor(x, "input").bits > 16 or grid.bits > 16:
             raise VerifyException("a function takes and gives int8 or int16")
         return tensor(shape_of(x), grid)
@@ -153,6 +156,7 @@ class InterpolateOp(QuantizedOperation):
         if per_tensor(x, "input").bits != 16:
             raise VerifyException("quantized.interpolate takes int16; int8 inputs go through quantized.table")
         _check_table(table, 513, 16)
+        check_multipliers(multiplier, shift, "rescale")
         check_limits(low, high, grid)
         return tensor(shape_of(x), grid)
 
@@ -217,6 +221,8 @@ class SegmentedOp(QuantizedOperation):
     ) -> Tensor:
         if per_tensor(x, "input").bits != 16 or grid.bits != 16:
             raise VerifyException("quantized.segmented takes int16 to int16")
+        if len(shape_of(starts)) != 1:
+            raise VerifyException("the starts of the segments are a list")
         count = shape_of(starts)[0]
         if not 1 <= count <= 64:
             raise VerifyException(f"a segmented table has 1 to 64 segments, not {count}")

@@ -1,4 +1,6 @@
-"""How loops are compiled and run: tasks are C functions of (task index, record), run by one parallel driver.
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba and llvmlite ship no types)
+"""How loops are compiled: a task is a C function of (task index, record), run by the threads of `workers`.
 
 A record is a numpy structure of addresses, strides and parameters that a kernel fills once, when it is bound; a call then
 passes two addresses and a count. Machine code is cached beside the source, else in the user's cache folder; where neither can
@@ -12,14 +14,12 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
-from numba import prange, types
+from numba import types
 from numba.np.numpy_support import from_dtype
 
-from hbir.kernels.jit.simd import call_task
 from hbir.numerics.rescale import apply_scale as _apply_scale
 
-__all__ = ["apply_scale", "bind_task", "c_function", "inner", "record_dtype", "task", "threads"]
+__all__ = ["apply_scale", "c_function", "inner", "record_dtype", "released", "task"]
 
 
 def _cached(compile_with: Callable[[bool], Any]) -> Any:
@@ -34,6 +34,13 @@ def _cached(compile_with: Callable[[bool], Any]) -> Any:
 def inner(function: Callable[..., Any]) -> Any:
     """A helper that tasks call; compiled into each of them."""
     return _cached(lambda cache: numba.njit(cache=cache, error_model="numpy")(function))
+
+
+def released(function: Callable[..., Any]) -> Any:
+    """A function of int64 that Python calls and that runs without the interpreter lock: its compiled entry point."""
+    signature = types.int64(*[types.int64] * function.__code__.co_argcount)
+    compiled = _cached(lambda cache: numba.njit(signature, cache=cache, nogil=True, error_model="numpy")(function))
+    return compiled.get_overload(compiled.signatures[0])
 
 
 apply_scale = numba.njit(_apply_scale)
@@ -58,28 +65,3 @@ def task(dtype: np.dtype[Any]) -> Callable[[Callable[[Any, Any], None]], int]:
     return lambda function: _cached(
         lambda cache: numba.cfunc(signature, cache=cache, error_model="numpy")(function).address
     )
-
-
-def _run_tasks(address: Any, count: Any, record: Any) -> None:
-    for index in prange(count):
-        call_task(address, index, record)
-
-
-_driver_type = types.void(types.int64, types.int64, types.int64)
-_driver: Any = _cached(lambda cache: numba.njit(_driver_type, parallel=True, nogil=True, cache=cache)(_run_tasks))
-_run: Callable[[int, int, int], None] = _driver.get_overload(_driver.signatures[0])
-
-
-def threads() -> int:
-    """Worker threads of the parallel driver."""
-    return int(numba.get_num_threads())
-
-
-def bind_task(address: int, count: int, record: npt.NDArray[Any], *alive: Any) -> Callable[[], None]:
-    """Function that runs `count` tasks on `record`; it keeps `alive`, whose addresses the record holds, from being freed."""
-    place = record.ctypes.data
-
-    def run(_alive: tuple[Any, ...] = (record, *alive)) -> None:
-        _run(address, count, place)
-
-    return run

@@ -1,3 +1,5 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
 """Dense int8 convolution as a matrix product over packed weights: rows are output positions, read in place tap by tap."""
 
 from __future__ import annotations
@@ -157,7 +159,9 @@ def dense_task(index, record):
                 for r in range(present):
                     iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
                     targets[r] = c.y + first * c.y_c + n * c.y_n + oy * c.y_h + ox * c.y_w
-                    others[r] = c.residual + first * c.residual_c + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
+                    others[r] = (
+                        c.residual + first * c.residual_c + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
+                    )
                     image = c.x + n * c.x_n + group * c.cin
                     if in_place:
                         base[r], origin_y[r], origin_x[r] = image + iy * c.x_h + ix * c.x_w, iy, ix
@@ -173,9 +177,15 @@ def dense_task(index, record):
                             n += 1
                 if in_place:
                     for r in range(present, tile_rows):  # missing rows repeat the last one and are not written
-                        base[r], origin_y[r], origin_x[r] = base[present - 1], origin_y[present - 1], origin_x[present - 1]
+                        base[r], origin_y[r], origin_x[r] = (
+                            base[present - 1],
+                            origin_y[present - 1],
+                            origin_x[present - 1],
+                        )
                     _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers)
-                call_tile(c.row_block, tile_rows, columns, _address(pointers), taps, quads, panel, stride, _address(sums))
+                call_tile(
+                    c.row_block, tile_rows, columns, _address(pointers), taps, quads, panel, stride, _address(sums)
+                )
                 for column in range(columns):
                     at = 16 * column
                     fields[0], fields[1], fields[2] = present, _address(sums) + 4 * at, 64 * columns

@@ -1,3 +1,5 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
 """Depthwise int8 convolution: sixteen channels a vector, eight output positions at once."""
 
 from __future__ import annotations

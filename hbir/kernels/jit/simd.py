@@ -1,3 +1,5 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba and llvmlite ship no types)
 """The int8 dot-product tile of matrix products, written as LLVM IR: 16 output channels a vector, 4 products a lane.
 
 With AVX512-VNNI a tile is a block of `vpdpbusd`, whose first operand is unsigned: activations enter as x + 128 (x ^ 0x80),
@@ -18,6 +20,9 @@ from hbir.numerics.rescale import apply_scale
 
 __all__ = [
     "Lanes",
+    "atomic_add",
+    "atomic_load",
+    "atomic_swap",
     "call_finish",
     "call_task",
     "call_tile",
@@ -30,12 +35,12 @@ __all__ = [
     "pointer_int16",
     "pointer_int32",
     "pointer_int64",
+    "relax",
     "tile_function",
 ]
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _ACC = ir.VectorType(_I32, 16)
-_BYTES = ir.VectorType(_I8, 64)
 
 
 def _const(value: int) -> Any:
@@ -110,10 +115,10 @@ def tile_function(rows: int, columns: int) -> Any:
     """
 
     @intrinsic
-    def tile(typingctx: Any, pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any, out: Any) -> Any:  # noqa: ARG001
+    def tile(typingctx: Any, pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any, out: Any) -> Any:
         signature = types.void(*[types.int64] * 6)
 
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_tile(builder, _Vnni(builder) if _has_vnni(context) else _Portable(builder), rows, columns, *arguments)
             return context.get_dummy_value()
 
@@ -129,7 +134,16 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
 
 
 def _emit_tile(
-    builder: Any, dot: Any, rows: int, columns: int, pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any, out: Any
+    builder: Any,
+    dot: Any,
+    rows: int,
+    columns: int,
+    pointers: Any,
+    taps: Any,
+    quads: Any,
+    weight: Any,
+    stride: Any,
+    out: Any,
 ) -> None:
     sums = [[cgutils.alloca_once(builder, _ACC) for _ in range(columns)] for _ in range(rows)]
     for row in sums:
@@ -165,8 +179,8 @@ def depthwise_function(rows: int) -> Any:
     """
 
     @intrinsic
-    def depthwise(typingctx: Any, pointers: Any, taps: Any, offset: Any, weight: Any, count: Any, out: Any) -> Any:  # noqa: ARG001
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+    def depthwise(typingctx: Any, pointers: Any, taps: Any, offset: Any, weight: Any, count: Any, out: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             whole = builder.icmp_signed("==", arguments[4], _const(16))
             with builder.if_else(whole) as (then, otherwise):
                 with then:
@@ -212,7 +226,7 @@ def _masked_load(builder: Any, address: Any, kind: Any, mask: Any) -> Any:
 
 def _pointer(kind: Any) -> Any:
     @intrinsic
-    def pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    def pointer(typingctx: Any, address: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
@@ -231,7 +245,7 @@ pointer_float32 = _pointer(types.float32)
 def _caller(count: int) -> Any:
     """Body of an intrinsic that calls the C function at its first argument with `count` int64."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [_I64] * count)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
@@ -240,27 +254,67 @@ def _caller(count: int) -> Any:
 
 
 @intrinsic
-def call_task(typingctx: Any, address: Any, index: Any, record: Any) -> Any:  # noqa: ARG001
+def call_task(typingctx: Any, address: Any, index: Any, record: Any) -> Any:
     """Call the task at `address`."""
     return _caller(2)
 
 
+def _atomic(emit: Any, arguments: int, result: Any = types.int64) -> Any:
+    """Codegen of an atomic operation on the int64 at its first argument."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return emit(builder, builder.inttoptr(values[0], _I64.as_pointer()), *values[1:])
+
+    return result(*[types.int64] * arguments), codegen
+
+
 @intrinsic
-def call_tile(typingctx: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:  # noqa: ARG001
+def atomic_add(typingctx: Any, address: Any, value: Any) -> Any:
+    """Add to an int64 and return what it held before."""
+    return _atomic(lambda builder, place, amount: builder.atomic_rmw("add", place, amount, "seq_cst"), 2)
+
+
+@intrinsic
+def atomic_swap(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write an int64 and return what it held before."""
+    return _atomic(lambda builder, place, new: builder.atomic_rmw("xchg", place, new, "seq_cst"), 2)
+
+
+@intrinsic
+def atomic_load(typingctx: Any, address: Any) -> Any:
+    """Read an int64 that another thread may be writing."""
+    return _atomic(lambda builder, place: builder.load_atomic(place, "seq_cst", 8), 1)
+
+
+@intrinsic
+def relax(typingctx: Any) -> Any:
+    """Tell the processor that this is a waiting loop."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if builder.module.triple.startswith("x86_64"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def call_tile(typingctx: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
     """Call the block of tiles at `address`."""
     return _caller(8)
 
 
 @intrinsic
-def call_finish(typingctx: Any, address: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+def call_finish(typingctx: Any, address: Any, a: Any, b: Any) -> Any:
     """Call the epilogue at `address`."""
     return _caller(2)
 
 
 def _copy_word(bits: int) -> Any:
     @intrinsic
-    def copy(typingctx: Any, target: Any, source: Any) -> Any:  # noqa: ARG001
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+    def copy(typingctx: Any, target: Any, source: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             word = ir.IntType(bits)
             value = _load(builder, arguments[1], word)
             builder.store(value, builder.inttoptr(arguments[0], word.as_pointer())).align = 1
@@ -321,8 +375,8 @@ def finish_function(bits: int, mode: str) -> Any:
     """
 
     @intrinsic
-    def finish(typingctx: Any, fields: Any) -> Any:  # noqa: ARG001
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+    def finish(typingctx: Any, fields: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit_finish(builder, mode, ir.IntType(bits), cgutils.unpack_tuple(builder, arguments[0]))
             return context.get_dummy_value()
 

@@ -1,13 +1,22 @@
-"""The two hot pieces of a convolution, compiled once and called by address: blocks of dot products, and what becomes of the sums."""
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
+"""The hot pieces of a convolution, compiled once and called by address: blocks of dot products, and their epilogue."""
 
 from __future__ import annotations
 
 from numba import carray
 
 from hbir.kernels.jit.compile import c_function, inner
-from hbir.kernels.jit.simd import finish_function, pointer_int8, pointer_int16, pointer_int32, pointer_int64, tile_function
+from hbir.kernels.jit.simd import (
+    finish_function,
+    pointer_int8,
+    pointer_int16,
+    pointer_int32,
+    pointer_int64,
+    tile_function,
+)
 
-__all__ = ["EPILOGUE_FIELDS", "FINISH", "MODES", "ROW_BLOCK"]
+__all__ = ["EPILOGUE_FIELDS", "MODES", "finish", "row_block"]
 
 _tile_6x4 = tile_function(6, 4)
 _tile_8x3 = tile_function(8, 3)
@@ -30,7 +39,7 @@ def _single_row(columns, pointers, taps, quads, weight, stride, out):
 
 
 @c_function(8)
-def ROW_BLOCK(rows, columns, pointers, taps, quads, weight, stride, out):
+def row_block(rows, columns, pointers, taps, quads, weight, stride, out):
     """Sums of 1 row x any columns, 6 x 4, 8 x 3, 12 x 2 or 12 x 1 (columns in blocks of 16), see `tile_function`."""
     if rows == 1:
         _single_row(columns, pointers, taps, quads, weight, stride, out)
@@ -45,7 +54,7 @@ def ROW_BLOCK(rows, columns, pointers, taps, quads, weight, stride, out):
 
 
 MODES = ("plain", "residual", "raw")
-# What FINISH reads, in order: the fields of `finish_function`, then how to get the residual.
+# What `finish` reads, in order: the fields of `finish_function`, then how to get the residual.
 EPILOGUE_FIELDS = 22
 _plain_8, _plain_16, _plain_32 = (finish_function(bits, "plain") for bits in (8, 16, 32))
 _residual_8, _residual_16, _residual_32 = (finish_function(bits, "residual") for bits in (8, 16, 32))
@@ -73,10 +82,28 @@ def _widen_residual(rows, addresses, bytes_each, count, target):
 
 
 @c_function(2)
-def FINISH(kind, fields_address):
+def finish(kind, fields_address):
     """Epilogue of up to 12 rows x 16 channels. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
     f = carray(pointer_int64(fields_address), EPILOGUE_FIELDS)
-    fields = (f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16])
+    fields = (
+        f[0],
+        f[1],
+        f[2],
+        f[3],
+        f[4],
+        f[5],
+        f[6],
+        f[7],
+        f[8],
+        f[9],
+        f[10],
+        f[11],
+        f[12],
+        f[13],
+        f[14],
+        f[15],
+        f[16],
+    )
     if kind == 0:
         _plain_8(fields)
     elif kind == 1:

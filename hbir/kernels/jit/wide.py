@@ -1,3 +1,5 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
 """Convolution with int16 activations (int8 or int16 weights), dense or depthwise, accumulated in int64."""
 
 from __future__ import annotations

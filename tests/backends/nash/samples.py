@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from backends.nash.hbm import Model, Quantization, Tensor
-from backends.nash.isa import Event, Memories, Program, ProgramBuilder, View, assemble
-from hbir.kernels import conv2d, pack_weight, packed_size
+from backends.nash.isa import Event, Memories, ProgramBuilder, View, assemble
+from hbir.kernels import conv2d, pack_weight
 from hbir.march import load_march
 
-POOL_TEXT = """
-.layer 0 "pool"
-LOAD@0 src=DDR[0x40] i8 1x8x8x16, dst=L1M0[0x0] i8 1x8x8x16
-MAXPOOL@0 x=L1M0[0x0] i8 1x8x8x16, out=L1M0[0x1000] i8 1x4x4x16 ; kernel_h=2 kernel_w=2 stride_h=2 stride_w=2 ; wait LOAD0>=1
-STORE@0 src=L1M0[0x1000] i8 1x4x4x16, dst=DDR[0x2000] i8 1x4x4x16 ; wait AAE0>=1
-"""
+POOL_TEXT = (
+    '\n.layer 0 "pool"\n'
+    "LOAD@0 src=DDR[0x40] i8 1x8x8x16, dst=L1M0[0x0] i8 1x8x8x16\n"
+    "MAXPOOL@0 x=L1M0[0x0] i8 1x8x8x16, out=L1M0[0x1000] i8 1x4x4x16"
+    " ; kernel_h=2 kernel_w=2 stride_h=2 stride_w=2 ; wait LOAD0>=1\n"
+    "STORE@0 src=L1M0[0x1000] i8 1x4x4x16, dst=DDR[0x2000] i8 1x4x4x16 ; wait AAE0>=1\n"
+)
 """One layer: input at byte 64 of DDR, behind 64 bytes of constants; output at 8192."""
 
 
@@ -37,11 +38,6 @@ def pool_model(text: str = POOL_TEXT) -> Model:
         description="maximum of each window",
         tool_version="1",
     )
-
-
-def with_program(model: Model, program: Program) -> Model:
-    """The model with another program."""
-    return replace(model, program=program)
 
 
 @dataclass(frozen=True)
@@ -169,8 +165,3 @@ def _rows(view: View, first: int, last: int) -> View:
     return View(
         view.space, view.dtype, (n, last - first, width, channels), view.address + first * view.strides[1], view.strides
     )
-
-
-def weight_bytes(layer: ConvLayer) -> int:
-    """Size of the layer's packed weight."""
-    return packed_size(layer.weight.shape)  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ from backends.nash.simulator.kernels import BINDERS
 
 def test_records_have_their_documented_sizes() -> None:
     assert (INSTRUCTION.itemsize, VIEW.itemsize) == (176, 64)
-    assert INSTRUCTION == INSTRUCTION.newbyteorder("<")
+    assert INSTRUCTION.newbyteorder("<") == INSTRUCTION
 
 
 def test_numbers_and_names_are_unique_and_fit_the_record() -> None:

@@ -18,6 +18,7 @@ from hbir import kernels
 from hbir.errors import FileFormatError, SimulationError
 from hbir.kernels.softmax import softmax
 from hbir.march import load_march
+from hbir.numerics.lut import SegmentedTable
 from tests.backends.nash.samples import POOL_TEXT, ConvLayer, pool_model, tiled_conv_model
 
 Array = npt.NDArray[Any]
@@ -229,8 +230,14 @@ WINDOW: dict[str, Any] = {
 }
 KERNEL_WINDOW: dict[str, Any] = {"kernel": (3, 2), "stride": (2, 1), "pad": (1, 1, 0, 1)}
 RESIZE: dict[str, Any] = {
-    **{"scale_yn": 4, "scale_yd": 2, "scale_xn": 4, "scale_xd": 2},
-    **{"offset_y": -1, "offset_x": -1, "border_y": 1, "border_x": 1},
+    "scale_yn": 4,
+    "scale_yd": 2,
+    "scale_xn": 4,
+    "scale_xd": 2,
+    "offset_y": -1,
+    "offset_x": -1,
+    "border_y": 1,
+    "border_x": 1,
 }
 KERNEL_RESIZE: dict[str, Any] = {"scale": (4, 2, 4, 2), "offset": (-1, -1), "border": (1, 1)}
 EXP, RECIPROCAL = (
@@ -239,6 +246,8 @@ EXP, RECIPROCAL = (
 )
 EXP[255] = 32767
 ROWS, COLUMNS = np.array([5, 0, 2], np.int32), np.array([1, 1], np.int32)
+STARTS, SPACINGS = np.array([-32768, 0], np.int16), np.array([10, 9], np.int8)
+ENTRIES = RNG.integers(-32768, 32768, (2, 64), np.int16)
 F32 = RNG.normal(0, 4, (2, 3, 8)).astype(np.float32)
 SCALES = RNG.uniform(0.01, 1, 8).astype(np.float32)
 WEIGHT = RNG.integers(-20, 20, (12, 3, 3, 4), np.int8)
@@ -249,8 +258,17 @@ BIAS12, M12, S12 = (
 )
 R12 = RNG.integers(-128, 128, (1, 6, 5, 12), np.int8)
 CONV: dict[str, Any] = {
-    **{"kernel_h": 3, "kernel_w": 3, "pad_top": 1, "pad_left": 1, "pad_bottom": 1, "pad_right": 1, "groups": 2},
-    **{"pad_value": 3, "zp_out": -1, "low": -90, "high": 127},
+    "kernel_h": 3,
+    "kernel_w": 3,
+    "pad_top": 1,
+    "pad_left": 1,
+    "pad_bottom": 1,
+    "pad_right": 1,
+    "groups": 2,
+    "pad_value": 3,
+    "zp_out": -1,
+    "low": -90,
+    "high": 127,
 }
 KERNEL_CONV: dict[str, Any] = {"weight_shape": (12, 3, 3, 4), "pad": (1, 1, 1, 1), "groups": 2, "pad_value": 3}
 PACKED = kernels.pack_weight(WEIGHT, groups=2)
@@ -296,6 +314,10 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
     (
         *("REDUCE_SUM", {"x": X8}, {"axes": 6, "zp_in": 1, **OUT, "shift": 20}),
         kernels.reduce_sum(X8, (1, 2), zp_in=1, **kernel_out(20)),
+    ),
+    (
+        *("SEGMENTED", {"x": X16, "starts": STARTS, "spacings": SPACINGS, "entries": ENTRIES}, {}),
+        SegmentedTable(STARTS, SPACINGS.view(np.uint8), ENTRIES).evaluate(X16),
     ),
     ("REDUCE_MAX", {"x": X8}, {"axes": 10}, X8.max((1, 3), keepdims=True)),
     ("REDUCE_MIN", {"x": X16}, {"axes": 4}, X16.min(2, keepdims=True)),

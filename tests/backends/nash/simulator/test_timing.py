@@ -147,6 +147,13 @@ def test_more_groups_than_cores_are_refused() -> None:
         assert caught.value.code == "HB0712"
 
 
+def test_a_program_that_waits_for_ever_is_an_error() -> None:
+    for wait in ("LOAD0>=1", "TRANS0>=1", "AAE0>=1"):
+        text = f"FILL@0 dst=L1M0[0] i8 64 ; wait {wait}\nNOP.AAE@0 ; wait TRANS0>=1\n"
+        with pytest.raises(SimulationError, match="never ends"):
+            simulate(program_model(text))
+
+
 def test_an_empty_program_takes_no_time() -> None:
     timing = simulate(program_model(""))
     assert (timing.cycles, timing.frame_seconds) == (0, (0.0,))

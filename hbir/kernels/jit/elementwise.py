@@ -1,0 +1,107 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
+"""Elementwise integer loops over broadcast, strided operands of any width, in blocks that stay in the first-level cache."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from hbir.kernels.jit.compile import apply_scale, inner, record_dtype, task
+from hbir.kernels.jit.memory import load, narrow, widen
+from hbir.kernels.jit.simd import pointer_int64
+
+__all__ = ["ELEMENTWISE", "OPERATIONS", "elementwise_task"]
+
+OPERATIONS = ("add", "sub", "mul", "product", "rescale", "table_int8", "table_int16")
+_BLOCK = 512
+
+# `sizes` and `*_strides`: addresses of int64[rank], strides in bytes; `*_size`: bytes of an element. The multiplier of
+# "rescale" is an array: `m_stride` is 0 (one for all) or its element size, along the last axis; so is the shift.
+ELEMENTWISE = record_dtype((
+    "tasks", "operation", "rank", "sizes", "blocks", "total",
+    "a", "a_size", "a_strides", "b", "b_size", "b_strides", "y", "y_size", "y_strides",
+    "zp_a", "zp_b", "multiplier_a", "shift_a", "multiplier_b", "shift_b", "multiplier", "shift",
+    "zp_out", "lo", "hi", "rescaled",
+    "m", "m_size", "m_stride", "s", "s_size", "s_stride",
+))  # fmt: skip
+
+
+@inner
+def _place(e, row):
+    """Byte offsets of a, b and y at outer index `row` (all axes but the last, in C order)."""
+    sizes = pointer_int64(e.sizes)
+    a_strides, b_strides, y_strides = pointer_int64(e.a_strides), pointer_int64(e.b_strides), pointer_int64(e.y_strides)
+    a, b, y = 0, 0, 0
+    for back in range(e.rank - 1):
+        axis = e.rank - 2 - back
+        above = row // sizes[axis]
+        at = row - above * sizes[axis]
+        a, b, y = a + at * a_strides[axis], b + at * b_strides[axis], y + at * y_strides[axis]
+        row = above
+    return a, b, y
+
+
+@inner
+def _look_up(e, left, count):
+    """Replace left[:count] by the table's entries; the table is operand b."""
+    if e.operation == 5:
+        for i in range(count):
+            left[i] = load(e.b + (left[i] + 128) * e.b_size, e.b_size)
+        return
+    for i in range(count):
+        x = left[i]
+        index = (x + 32768) >> 7
+        base = load(e.b + index * e.b_size, e.b_size)
+        following = load(e.b + (index + 1) * e.b_size, e.b_size)
+        left[i] = (base << 7) + (following - base) * (x & 127)
+
+
+@inner
+def _combine(e, left, right, count):
+    """left = left op right, each operand rescaled first for sums."""
+    if e.operation == 2 or e.operation == 3:
+        for i in range(count):
+            left[i] = left[i] * right[i]
+    elif e.operation < 2:
+        for i in range(count):
+            scaled = apply_scale(right[i], e.multiplier_b, e.shift_b)
+            left[i] = apply_scale(left[i], e.multiplier_a, e.shift_a) + (scaled if e.operation == 0 else -scaled)
+
+
+@inner
+def _rescale(e, left, count):
+    multiplier, shift, zp_out, lo, hi = e.multiplier, e.shift, e.zp_out, e.lo, e.hi
+    for i in range(count):
+        left[i] = min(max(apply_scale(left[i], multiplier, shift) + zp_out, lo), hi)
+
+
+@task(ELEMENTWISE)
+def elementwise_task(index, record):
+    e = carray(record, 1)[0]
+    length = pointer_int64(e.sizes)[e.rank - 1]
+    last = e.rank - 1
+    a_stride, b_stride = pointer_int64(e.a_strides)[last], pointer_int64(e.b_strides)[last]
+    y_stride = pointer_int64(e.y_strides)[last]
+    left, right = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.int64)
+    factors, shifts = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.int64)
+    for block in range(e.total * index // e.tasks, e.total * (index + 1) // e.tasks):
+        row = block // e.blocks
+        start = (block - row * e.blocks) * _BLOCK
+        count = min(_BLOCK, length - start)
+        a, b, y = _place(e, row)
+        widen(e.a + a + start * a_stride, e.a_size, a_stride, count, e.zp_a, left)
+        if e.operation < 4:
+            widen(e.b + b + start * b_stride, e.b_size, b_stride, count, e.zp_b, right)
+            _combine(e, left, right, count)
+        elif e.operation == 4:
+            widen(e.m + start * e.m_stride, e.m_size, e.m_stride, count, 0, factors)
+            widen(e.s + start * e.s_stride, e.s_size, e.s_stride, count, 0, shifts)
+            zp_out, lo, hi = e.zp_out, e.lo, e.hi
+            for i in range(count):
+                left[i] = min(max(apply_scale(left[i], factors[i], shifts[i]) + zp_out, lo), hi)
+        else:
+            _look_up(e, left, count)
+        if e.rescaled:
+            _rescale(e, left, count)
+        narrow(left, count, e.y + y + start * y_stride, e.y_size, y_stride)

@@ -1,0 +1,118 @@
+# pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
+# (numba compiles these functions: their types are the records and intrinsics they use)
+"""The threads that run tasks: a job is split into tasks that the caller and its helpers claim one by one.
+
+The caller never waits for a helper that has not begun: on a busy machine it simply runs every task itself. Helpers stay awake
+for a moment after a job, because a network is a row of short jobs, then sleep. A second caller, in another thread, runs its
+tasks alone; so does the child of a fork.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from hbir.kernels.jit.compile import released
+from hbir.kernels.jit.simd import atomic_add, atomic_load, atomic_swap, call_task, pointer_int64, relax
+
+__all__ = ["bind_task", "threads"]
+
+# Words of the shared state, a cache line (8 words) apart. A ticket holds the job's task count (above bit 20) and the next task.
+_TICKET, _DONE, _LOCK, _ADDRESS, _RECORD, _WORDS = 0, 8, 16, 24, 32, 40
+_COUNT_BIT = 20
+_SPINS = 4000  # waiting rounds before a helper sleeps: a few hundred microseconds
+
+
+@numba.njit
+def _work(state):
+    """Claim and run tasks until none is left; returns how many."""
+    ticket, ran = state + 8 * _TICKET, 0
+    while True:
+        seen = atomic_load(ticket)
+        if seen & ((1 << _COUNT_BIT) - 1) >= seen >> _COUNT_BIT:
+            return ran
+        # The claimed ticket names its own job's count, and that job's address stays until all its tasks are done.
+        claimed = atomic_add(ticket, 1)
+        index = claimed & ((1 << _COUNT_BIT) - 1)
+        if index >= claimed >> _COUNT_BIT:
+            return ran
+        words = pointer_int64(state)
+        call_task(words[_ADDRESS], index, words[_RECORD])
+        atomic_add(state + 8 * _DONE, 1)
+        ran += 1
+
+
+@released
+def _run(state, address, count, record):
+    if count == 1 or atomic_swap(state + 8 * _LOCK, 1) != 0:
+        for index in range(count):
+            call_task(address, index, record)
+        return 0
+    atomic_swap(state + 8 * _ADDRESS, address)
+    atomic_swap(state + 8 * _RECORD, record)
+    atomic_swap(state + 8 * _DONE, 0)
+    atomic_swap(state + 8 * _TICKET, count << _COUNT_BIT)
+    _work(state)
+    while atomic_load(state + 8 * _DONE) < count:
+        relax()
+    atomic_swap(state + 8 * _LOCK, 0)
+    return 0
+
+
+@released
+def _assist(state):
+    """Run tasks as they come, until none has come for a while."""
+    idle = 0
+    while idle < _SPINS:
+        idle = 0 if _work(state) else idle + 1
+        relax()
+    return 0
+
+
+class _Helpers:
+    """The helper threads of this process; `asleep` is true while any of them needs the bell."""
+
+    def __init__(self, count: int) -> None:
+        self.state = np.zeros(_WORDS, np.int64)
+        self.place = self.state.ctypes.data
+        self.bell = threading.Condition()
+        self.sleeping = 0
+        for number in range(count):
+            threading.Thread(target=self._serve, name=f"hbir-kernel-{number}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self.bell:
+                self.sleeping += 1
+                self.bell.wait()
+            _assist(self.place)
+
+    def wake(self) -> None:
+        with self.bell:
+            self.sleeping = 0
+            self.bell.notify_all()
+
+
+def threads() -> int:
+    """Threads that share the tasks of a job: the caller and its helpers (NUMBA_NUM_THREADS sets it)."""
+    return int(numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+_helpers = _Helpers(threads() - 1)
+
+
+def bind_task(address: int, count: int, record: npt.NDArray[Any], *alive: Any) -> Callable[[], None]:
+    """Function that runs `count` tasks on `record`; it keeps `alive`, whose addresses the record holds, from being freed."""
+    place, state, helpers = record.ctypes.data, _helpers.place, _helpers
+
+    def run(_alive: tuple[Any, ...] = (record, *alive)) -> None:
+        if count > 1 and helpers.sleeping:
+            helpers.wake()
+        _run(state, address, count, place)
+
+    return run

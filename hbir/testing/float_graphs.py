@@ -1,0 +1,352 @@
+"""One generator for each operation of the float dialects, and the idioms that exporters write and passes look for."""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.dialects.builtin import f32, i8, i16, i32, i64
+from xdsl.ir import SSAValue
+
+from hbir.dialects import hbir as f
+from hbir.dialects.base import HbOperation, shape_of
+from hbir.dialects.qat import FakeQuantOp
+from hbir.dialects.quant import UniformQuantizedType
+from hbir.testing.graphs import Generator, Graph
+from hbir.testing.values import filled, quant_params, shapes
+
+__all__ = ["FLOAT_GENERATORS", "IDIOMS", "QAT_GENERATORS"]
+
+# Functions without poles: a chain of operations may bring any float to their input.
+_FUNCTIONS = {
+    "sigmoid": (None,),
+    "tanh": (None,),
+    "relu": (None,),
+    "silu": (None,),
+    "hardswish": (None,),
+    "gelu": (None,),
+    "hardsigmoid": (None, (1 / 6, 0.5), (0.2, 0.5)),
+    "leaky_relu": (None, (0.1,)),
+    "abs": (None,),
+}
+_BOUNDS = ((0.0, None), (0.0, 6.0), (None, 1.0), (-1.0, 1.0), (None, None))
+
+
+def _window(g: Graph, size: int) -> tuple[int, int, int, int, int]:
+    """Kernel, stride, dilation and pads on both sides of one axis; the window fits."""
+    kernel, stride = g.integer(1, min(3, size)), g.integer(1, 2)
+    dilation = g.integer(1, 2) if 2 * (kernel - 1) + 1 <= size else 1
+    return kernel, stride, dilation, g.integer(0, kernel - 1), g.integer(0, kernel - 1)
+
+
+def _conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[str, object], int]:
+    _, h, w, c = shape_of(x.type)
+    (kh, sh, dh, top, bottom), (kw, sw, dw, left, right) = _window(g, h), _window(g, w)
+    groups = g.choose([n for n in (1, c, 2) if c % n == 0])
+    cout = groups * g.integer(1, 2)
+    weight = g.floats((cout, kh, kw, c // groups), 0.5)
+    bias = g.floats((cout,)) if g.integer(0, 1) else None
+    geometry = {"stride": (sh, sw), "pad": (top, left, bottom, right), "dilation": (dh, dw), "groups": groups}
+    return weight, bias, geometry, cout
+
+
+def _conv2d(g: Graph) -> SSAValue:
+    x = g.value(4)
+    weight, bias, geometry, _ = _conv_parts(g, x)
+    low, high = g.choose(_BOUNDS)
+    plain = f.Conv2dOp.make(x, weight, bias, None, **geometry, min=low, max=high)
+    if not g.integer(0, 2):
+        residual = g.value(shape=shape_of(plain.output.type))
+        return g.add(f.Conv2dOp.make(x, weight, bias, residual, **geometry, min=low, max=high))
+    return g.add(plain)
+
+
+def _conv_transpose2d(g: Graph) -> SSAValue:
+    x = g.value(4)
+    c = shape_of(x.type)[3]
+    groups = g.choose([n for n in (1, c) if c % n == 0])
+    cout, kernel, stride = groups * g.integer(1, 2), g.integer(2, 3), g.integer(1, 2)
+    weight = g.floats((cout, kernel, kernel, c // groups), 0.5)
+    bias = g.floats((cout,)) if g.integer(0, 1) else None
+    pad, extra = (g.integer(0, 1), 0, g.integer(0, 0), g.integer(0, 1)), (g.integer(0, stride - 1), 0)
+    return g.add(
+        f.ConvTranspose2dOp.make(x, weight, bias, stride=(stride, stride), pad=pad, output_pad=extra, groups=groups)
+    )
+
+
+def _linear(g: Graph) -> SSAValue:
+    x = g.value(g.choose((2, 3, 4, 1)))
+    cout, (low, high) = g.integer(1, 4), g.choose(_BOUNDS)
+    weight = g.floats((cout, shape_of(x.type)[-1]), 0.5)
+    return g.add(f.LinearOp.make(x, weight, g.floats((cout,)) if g.integer(0, 1) else None, min=low, max=high))
+
+
+def _matmul(g: Graph) -> SSAValue:
+    a = g.value(g.integer(2, 4))
+    *batch, _, depth = shape_of(a.type)
+    columns = g.integer(1, 4)
+    shape = (depth, columns) if g.integer(0, 1) else (*batch, depth, columns)
+    b = g.floats(shape, 0.5) if g.integer(0, 1) else g.value(shape=shape)
+    return g.add(f.MatmulOp.make(a, b))
+
+
+def _other_operand(g: Graph, x: SSAValue, reach: float = 1.0) -> SSAValue:
+    """A second operand that broadcasts: a constant or a value, of the same shape, per channel, or a scalar."""
+    shape = shape_of(x.type)
+    kind = g.choose(("same", "scalar", "channel", "ones", "neutral"))
+    if kind == "same":
+        return g.value(shape=shape)
+    if kind == "neutral":
+        return g.constant(np.full(shape[-1:], g.choose((0.0, 1.0, 2.0, 6.0)), np.float32), f32)
+    wanted = {"scalar": (), "channel": shape[-1:], "ones": (1,) * len(shape)}[kind]
+    return g.floats(wanted, reach)
+
+
+def _binary(kind: type[f.BinaryOp]) -> Generator:
+    def generate(g: Graph) -> SSAValue:
+        x = g.value(None)
+        other = _other_operand(g, x)
+        if kind is f.DivOp:  # by constants away from zero
+            shape = shape_of(other.type)
+            other = g.constant((1.0 + np.abs(filled(shape, "float32", g.integer(0, 99)))).astype(np.float32), f32)
+            if g.integer(0, 1):
+                other = g.constant(np.full(shape, g.choose((2.0, 0.25, 6.0)), np.float32), f32)
+        if kind is f.PowOp:
+            other = g.constant(np.array(g.choose((2.0, 1.0, 3.0)), np.float32), f32)
+        operands = (x, other) if kind in (f.DivOp, f.PowOp) or g.integer(0, 1) else (other, x)
+        return g.add(kind.make(*operands))
+
+    return generate
+
+
+def _batch_norm(g: Graph) -> SSAValue:
+    x = g.value(g.choose((4, 2)))
+    channels = shape_of(x.type)[-1:]
+    scale, bias, mean = (g.floats(channels) for _ in range(3))
+    variance = g.constant((0.5 + np.abs(filled(channels, "float32", g.integer(0, 99)))).astype(np.float32), f32)
+    return g.add(f.BatchNormOp.make(x, scale, bias, mean, variance, epsilon=1e-5))
+
+
+def _softmax(g: Graph) -> SSAValue:
+    x = g.value(g.integer(1, 4))
+    return g.add(f.SoftmaxOp.make(x, axis=g.integer(0, len(shape_of(x.type)) - 1)))
+
+
+def _pool(kind: type[HbOperation]) -> Generator:
+    def generate(g: Graph) -> SSAValue:
+        x = g.value(4)
+        _, h, w, _ = shape_of(x.type)
+        (kh, sh, _, top, bottom), (kw, sw, _, left, right) = _window(g, h), _window(g, w)
+        options: dict[str, object] = {"kernel": (kh, kw), "stride": (sh, sw), "pad": (top, left, bottom, right)}
+        options["ceil"] = bool(g.integer(0, 1))
+        if kind is f.AvgPoolOp:
+            options["count_pad"] = bool(g.integer(0, 1))
+        return g.add(kind.make(x, **options))
+
+    return generate
+
+
+def _reduce(g: Graph) -> SSAValue:
+    x = g.value(g.integer(1, 4))
+    axes = [axis for axis in range(len(shape_of(x.type))) if g.integer(0, 1)]
+    kind = g.choose(("mean", "sum", "max", "min", "prod"))
+    return g.add(f.ReduceOp.make(x, kind=kind, axes=axes, keep=bool(g.integer(0, 1))))
+
+
+def _argmax(g: Graph) -> SSAValue:
+    x = g.value(g.integer(1, 4))
+    return g.add(f.ArgmaxOp.make(x, axis=g.integer(0, len(shape_of(x.type)) - 1), keep=bool(g.integer(0, 1))))
+
+
+def _function(g: Graph) -> SSAValue:
+    name = g.choose(_FUNCTIONS)
+    return g.add(f.FunctionOp.make(g.value(None), function=name, parameters=g.choose(_FUNCTIONS[name])))
+
+
+def _clip(g: Graph) -> SSAValue:
+    low, high = g.choose(_BOUNDS)
+    return g.add(f.ClipOp.make(g.value(None), min=low, max=high))
+
+
+def _cast(g: Graph) -> SSAValue:
+    x = g.input(g.draw(shapes(g.integer(0, 3))), g.choose((i8, i16, i32, i64)))
+    return g.add(f.CastOp.make(x, to="f32"))
+
+
+def _reshape(g: Graph) -> SSAValue:
+    x = g.value(None)
+    shape = list(shape_of(x.type))
+    for _ in range(g.integer(1, 2)):
+        merge = len(shape) >= 2 and g.integer(0, 1)
+        at = g.integer(0, max(len(shape) - 2, 0))
+        if merge:
+            shape[at : at + 2] = [shape[at] * shape[at + 1]]
+        elif shape and shape[at] % 2 == 0 and g.integer(0, 1):
+            shape[at : at + 1] = [2, shape[at] // 2]
+        else:
+            shape.insert(at, 1)
+    return g.add(f.ReshapeOp.make(x, shape=shape))
+
+
+def _transpose(g: Graph) -> SSAValue:
+    x = g.value(None)
+    order = list(range(len(shape_of(x.type))))
+    for at in range(len(order) - 1):
+        other = g.integer(at, len(order) - 1)
+        order[at], order[other] = order[other], order[at]
+    return g.add(f.TransposeOp.make(x, permutation=order))
+
+
+def _concat(g: Graph) -> SSAValue:
+    x = g.value(g.integer(1, 4))
+    shape = list(shape_of(x.type))
+    axis, others = g.integer(0, len(shape) - 1), [x]
+    for _ in range(g.integer(0, 2)):
+        shape[axis] = g.integer(1, 4)
+        others.append(g.value(shape=shape) if g.integer(0, 1) else g.floats(shape))
+    return g.add(f.ConcatOp.make(others, axis=axis))
+
+
+def _slice(g: Graph) -> SSAValue:
+    x = g.value(None)
+    begin = [g.integer(0, n - 1) for n in shape_of(x.type)]
+    end = [g.integer(b + 1, n) for b, n in zip(begin, shape_of(x.type), strict=True)]
+    return g.add(f.SliceOp.make(x, begin=begin, end=end, step=[g.integer(1, 2) for _ in begin]))
+
+
+def _pad(g: Graph) -> SSAValue:
+    x = g.value(None)
+    shape = shape_of(x.type)
+    before, after = ([g.integer(0, min(2, n - 1)) for n in shape] for _ in range(2))
+    mode, value = g.choose(("constant", "edge", "reflect")), g.choose((0.0, 1.0, -float("inf")))
+    return g.add(f.PadOp.make(x, before=before, after=after, mode=mode, value=value if mode == "constant" else 0.0))
+
+
+def _expand(g: Graph) -> SSAValue:
+    x = g.value(None)
+    shape = [g.integer(1, 3) if n == 1 else n for n in shape_of(x.type)]
+    return g.add(f.ExpandOp.make(x, shape=[2, *shape] if len(shape) < 4 and g.integer(0, 1) else shape))
+
+
+def _resize_nearest(g: Graph) -> SSAValue:
+    x = g.value(4)
+    _, h, w, _ = shape_of(x.type)
+    rows, columns = (sorted(g.integer(0, n - 1) for _ in range(g.integer(1, 5))) for n in (h, w))
+    return g.add(f.ResizeNearestOp.make(x, rows=rows, columns=columns))
+
+
+def _resize_bilinear(g: Graph) -> SSAValue:
+    sides = [(g.integer(1, 6), *g.choose(((1, 0, 1), (1, 0, 2), (1, -1, 4), (2, 1, 3)))) for _ in range(2)]
+    return g.add(f.ResizeBilinearOp.make(g.value(4), rows=sides[0], columns=sides[1]))
+
+
+def _constant(g: Graph) -> SSAValue:
+    """A constant that something reads."""
+    value = g.floats(g.draw(shapes(2)))
+    return g.add(f.ReshapeOp.make(value, shape=(1, *shape_of(value.type))))
+
+
+def _fake_quant(g: Graph) -> SSAValue:
+    if g.integer(0, 3):
+        return g.add(FakeQuantOp.make(g.value(None), grid=g.draw(quant_params())))
+    # Scales per axis are for weights.
+    x = g.value(g.choose((4, 2)))
+    cout, columns = g.integer(1, 3), shape_of(x.type)[-1]
+    grid = UniformQuantizedType.get(8, np.linspace(0.01, 0.05, cout).tolist(), axis=0, narrow=True)
+    weight = g.add(FakeQuantOp.make(g.floats((cout, columns)), grid=grid))
+    x = g.add(FakeQuantOp.make(x, grid=g.draw(quant_params())))
+    return g.add(f.LinearOp.make(x, weight, None, min=None, max=None))
+
+
+FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
+    f.ArgmaxOp: _argmax,
+    f.AvgPoolOp: _pool(f.AvgPoolOp),
+    f.BatchNormOp: _batch_norm,
+    f.CastOp: _cast,
+    f.ClipOp: _clip,
+    f.ConcatOp: _concat,
+    f.ConstantOp: _constant,
+    f.Conv2dOp: _conv2d,
+    f.ConvTranspose2dOp: _conv_transpose2d,
+    f.ExpandOp: _expand,
+    f.FunctionOp: _function,
+    f.LinearOp: _linear,
+    f.MatmulOp: _matmul,
+    f.MaxPoolOp: _pool(f.MaxPoolOp),
+    f.PadOp: _pad,
+    f.ReduceOp: _reduce,
+    f.ReshapeOp: _reshape,
+    f.ResizeBilinearOp: _resize_bilinear,
+    f.ResizeNearestOp: _resize_nearest,
+    f.SliceOp: _slice,
+    f.SoftmaxOp: _softmax,
+    f.TransposeOp: _transpose,
+    **{kind: _binary(kind) for kind in f.BINARY_OPS},
+}
+QAT_GENERATORS: dict[type[HbOperation], Generator] = {FakeQuantOp: _fake_quant}
+
+
+def _spelled_swish(g: Graph) -> SSAValue:
+    x = g.value(None)
+    name, parameters = g.choose((("sigmoid", None), ("hardsigmoid", (1 / 6, 0.5)), ("hardsigmoid", None)))
+    gate = g.add(f.FunctionOp.make(x, function=name, parameters=parameters))
+    return g.add(f.MulOp.make(*((x, gate) if g.integer(0, 1) else (gate, x))))
+
+
+def _spelled_hardswish(g: Graph) -> SSAValue:
+    x = g.value(None)
+    moved = g.add(f.AddOp.make(x, g.constant(np.float32(3.0), f32)))
+    gate = g.add(f.ClipOp.make(moved, min=0.0, max=6.0))
+    scaled = g.add(f.MulOp.make(x, gate))
+    rank = g.integer(0, 5)
+    if g.integer(0, 1):
+        return g.add(f.DivOp.make(scaled, g.constant(np.full((1,) * rank, 6.0, np.float32), f32)))
+    return g.add(f.MulOp.make(scaled, g.constant(np.full((1,) * rank, 1 / 6, np.float32), f32)))
+
+
+def _layer(g: Graph) -> SSAValue:
+    """Pad, convolution, batch norm, residual add and relu, as exporters write them: one operation each."""
+    x = g.value(4)
+    if g.integer(0, 1):
+        before, after = ([0, g.integer(0, 2), g.integer(0, 2), 0] for _ in range(2))
+        x = g.add(f.PadOp.make(x, before=before, after=after, mode="constant", value=0.0))
+    weight, bias, geometry, cout = _conv_parts(g, x)
+    y = g.add(f.Conv2dOp.make(x, weight, bias, None, **geometry, min=None, max=None))
+    if g.integer(0, 1):
+        y = g.add(f.MulOp.make(y, g.floats((cout,))))
+    if g.integer(0, 1):
+        y = g.add(f.SubOp.make(y, g.floats((1, 1, cout))))
+    if g.integer(0, 1):
+        y = g.add(f.AddOp.make(y, g.value(shape=shape_of(y.type))))
+    low, high = g.choose(_BOUNDS[:4])
+    return g.add(f.ClipOp.make(y, min=low, max=high))
+
+
+def _channels_first(g: Graph) -> SSAValue:
+    """An operation between the pair of transposes that a front end puts around it, and what may stand in between."""
+    x = g.value(4)
+    x = g.add(f.TransposeOp.make(x, permutation=(0, 3, 1, 2)))
+    for _ in range(g.integer(0, 2)):
+        kind = g.choose(("relu", "scale", "pad", "mean", "softmax", "slice"))
+        c = shape_of(x.type)[1]
+        if kind == "relu":
+            x = g.add(f.ClipOp.make(x, min=0.0, max=None))
+        elif kind == "scale":
+            x = g.add(f.MulOp.make(x, g.floats((c, 1, 1))))
+        elif kind == "pad":
+            x = g.add(f.PadOp.make(x, before=(0, 0, 1, 0), after=(0, 1, 0, 1), mode="edge", value=0.0))
+        elif kind == "mean":
+            x = g.add(f.ReduceOp.make(x, kind="mean", axes=(2, 3), keep=True))
+        elif kind == "softmax":
+            x = g.add(f.SoftmaxOp.make(x, axis=1))
+        else:
+            shape = shape_of(x.type)
+            x = g.add(f.SliceOp.make(x, begin=(0, 0, 0, 0), end=(shape[0], 1, *shape[2:]), step=(1, 1, 1, 1)))
+    if g.integer(0, 1):
+        return g.add(f.TransposeOp.make(x, permutation=(0, 2, 3, 1)))
+    n, *rest = shape_of(x.type)
+    flat = g.add(f.ReshapeOp.make(x, shape=(n, int(np.prod(rest)))))
+    weight = g.floats((g.integer(1, 3), int(np.prod(rest))), 0.5)
+    return g.add(f.LinearOp.make(flat, weight, None, min=None, max=None))
+
+
+IDIOMS: tuple[Generator, ...] = (_layer, _channels_first, _spelled_swish, _spelled_hardswish)
+"""Several operations at once, in the forms that the passes on float graphs recognise."""
