@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, Modul
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from hbir import boundary
 from hbir.dialects import all_dialects
 from hbir.dialects.base import Array, element_dtype, tensor_type
 from hbir.dialects.quant import UniformQuantizedType
@@ -96,6 +97,58 @@ class Argument:
     def desc(self, text: str) -> None:
         self.function.annotate(self.index, DESCRIPTION, text, is_input=self.is_input)
 
+    @property
+    def siblings(self) -> list[Argument]:
+        """All inputs, or all outputs, of the function."""
+        return self.function.flatten_inputs if self.is_input else self.function.flatten_outputs
+
+    def insert_transpose(self, permutes: Sequence[int]) -> None:
+        """Another order of axes; `permutes[i]` is the NEW position of axis i. See `hbir.boundary.insert_transpose`."""
+        boundary.insert_transpose(self, permutes)
+
+    def insert_image_preprocess(
+        self,
+        mode: str | None,
+        divisor: float | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        is_signed: bool = True,
+    ) -> None:
+        """An 8-bit image in place of a float input. See `hbir.boundary.insert_image_preprocess`."""
+        boundary.insert_image_preprocess(self, mode, divisor, mean, std, is_signed)
+
+    def insert_image_convert(self, mode: str = "nv12") -> None:
+        """Camera formats are not supported. Raises IrError HB0241."""
+        raise IrError(
+            41,
+            f"image format '{mode}' is not supported",
+            where=f"input '{self.name}'",
+            why="conversions from YUV are not part of this compiler",
+            lever="feed an RGB or BGR image and use insert_image_preprocess",
+        )
+
+    def insert_split(self, dim: int) -> list[Argument]:
+        """Arguments `NAME_0`, `NAME_1`, … along an axis. See `hbir.boundary.insert_split`."""
+        return boundary.insert_split(self, dim)
+
+    def erase(self) -> tuple[bool, str]:
+        """Remove an input that nothing reads, or an output. See `hbir.boundary.erase`."""
+        return boundary.erase(self)
+
+    @property
+    def get_attached_op(self) -> list[Operation]:
+        """The operations next to the argument."""
+        return boundary.attached_op(self)
+
+    @property
+    def is_removable(self) -> tuple[bool, str]:
+        """Whether `remove_attached_op` would remove something, or why not."""
+        return boundary.is_removable(self)
+
+    def remove_attached_op(self) -> tuple[bool, str]:
+        """Remove the operation next to the argument. See `hbir.boundary.remove_attached_op`."""
+        return boundary.remove_attached_op(self)
+
     def __repr__(self) -> str:
         return f"<{'input' if self.is_input else 'output'} {self.name}: {self.type}>"
 
@@ -144,6 +197,10 @@ class Function:
         arguments = self.flatten_inputs if is_input else self.flatten_outputs
         rows = [self.attributes_of(i, is_input=is_input) for i in range(len(arguments))]
         rows[index][key] = StringAttr(text)
+        self.set_attributes(rows, is_input=is_input)
+
+    def set_attributes(self, rows: Sequence[Mapping[str, Attribute]], *, is_input: bool) -> None:
+        """Set the attribute dictionaries of all inputs or all outputs."""
         # Sorted keys: MLIR prints dictionaries so, and the text is to survive a round trip unchanged.
         packed = ArrayAttr(DictionaryAttr(dict(sorted(row.items()))) for row in rows)
         self.op.properties["arg_attrs" if is_input else "res_attrs"] = packed
@@ -176,6 +233,10 @@ class Function:
             raise IrError(32, f"{len(arrays)} arrays for {len(arguments)} inputs", lever="one array for each input")
         checked = [check_input(a.name, x, a.value.type) for a, x in zip(arguments, arrays, strict=True)]
         return tuple(self.prepare().run(checked))
+
+    def remove_io_op(self, op_types: Sequence[str] | None = None, op_names: Sequence[str] | None = None) -> list[str]:
+        """Remove operations at the inputs and outputs; their layer names. See `hbir.boundary.remove_io_op`."""
+        return boundary.remove_io_op(self, op_types, op_names)
 
     def statistics(self) -> list[tuple[str, int]]:
         """Operation names with their counts, the most frequent first."""

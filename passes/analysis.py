@@ -40,7 +40,9 @@ __all__ = [
     "is_high_precision",
     "is_movement",
     "keeps_grid",
+    "head_values",
     "output_cone",
+    "positional_values",
 ]
 
 _COMPUTING = (
@@ -101,6 +103,39 @@ def is_high_precision(op: Operation) -> bool:
     if not isinstance(op, Conv2dOp | LinearOp) or op.values["min"] is not None or op.values["max"] is not None:
         return False
     return isinstance(op, LinearOp) or op.residual is None
+
+
+def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
+    """(values that reach an output past no convolution or matrix product on some path, those that do so on every path).
+
+    What the first lose at the ends of their range, nothing averages out: a score, a box. They keep their whole range. The
+    second get sixteen bits as well, which costs little there.
+    """
+    near: set[SSAValue] = set()
+    feeding: set[SSAValue] = set()
+    for op in reversed(list(block.ops)):
+        if isinstance(op, ReturnOp):
+            near.update(op.operands)
+        elif isinstance(op, Conv2dOp | LinearOp | MatmulOp):
+            feeding.update(op.operands)
+        else:
+            if any(result in near for result in op.results):
+                near.update(op.operands)
+            if any(result in feeding for result in op.results):
+                feeding.update(op.operands)
+    return near, near - feeding
+
+
+def positional_values(block: Block) -> set[SSAValue]:
+    """Values that reach an output without a sum over positions on the way: an object is few positions among many there,
+    and what it makes large must not count as rare noise."""
+    found: set[SSAValue] = set()
+    for op in reversed(list(block.ops)):
+        if isinstance(op, ReturnOp):
+            found.update(value for value in op.operands if len(tensor_type(value.type).get_shape()) > 2)
+        elif not isinstance(op, ReduceOp | LinearOp) and any(result in found for result in op.results):
+            found.update(op.operands)
+    return found
 
 
 def output_cone(block: Block) -> set[Operation]:

@@ -14,9 +14,10 @@ from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
 from hbir.module import Function, Module
 from hbir.numerics.lut import function_named
-from passes.insert_fake_quant import InsertFakeQuant, activation_points, head_values
+from passes.analysis import head_values, positional_values
+from passes.insert_fake_quant import InsertFakeQuant, activation_points
 from passes.manager import Pipeline
-from passes.observers import OBSERVERS, Doubles, Histogram, Request, grid_for
+from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for
 from passes.rewriting import only_user
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
@@ -89,11 +90,12 @@ def calibrate(
         raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
     symmetric = not asymmetric
     near, head = head_values(function.op.body.block)
+    positional = positional_values(function.op.body.block)
     grids: dict[tuple[str, int], UniformQuantizedType] = {}
     for number, (value, histogram) in enumerate(zip(points, histograms, strict=True)):
         bits = head_bits if value in head else activation_bits
         estimate = OBSERVERS["max" if value in near else name]
-        wanted = Request(bits, symmetric, percentile, _curve(value))
+        wanted = Request(bits, symmetric, percentile, _curve(value), RARE_POWER if value in positional else 2.0)
         grids[function.name, number] = grid_for(estimate(histogram, wanted), bits, symmetric)
     insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
     return Pipeline([insert]).run(work)

@@ -11,18 +11,18 @@ import numpy.typing as npt
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
-from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp, MatmulOp
+from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import name_location
 from hbir.module import Function, Module
-from passes.analysis import grid_sources, has_integer_form, is_float, is_high_precision, keeps_grid, output_cone
+from passes.analysis import grid_sources, has_integer_form, head_values, is_float, is_high_precision, keeps_grid, output_cone
 from passes.manager import Pass, Promise
 from passes.observers import grid_for, weight_grid
 from passes.rewriting import blocks, constant_of, insert_before
 
-__all__ = ["InsertFakeQuant", "activation_points", "head_values"]
+__all__ = ["InsertFakeQuant", "activation_points"]
 
 
 def activation_points(block: Block) -> Iterator[SSAValue]:
@@ -57,27 +57,6 @@ def _constants(block: Block, store: ConstantStore) -> Iterator[tuple[Operation, 
             if is_float(value) and constant_of(value, store) is not None:
                 if not isinstance(op, Conv2dOp | LinearOp) or index == 1:
                     yield op, index
-
-
-def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
-    """(values that reach an output past no convolution or matrix product on some path, those that do so on every path).
-
-    What the first lose at the ends of their range, nothing averages out: a score, a box. They keep their whole range. The
-    second get sixteen bits as well, which costs little there.
-    """
-    near: set[SSAValue] = set()
-    feeding: set[SSAValue] = set()
-    for op in reversed(list(block.ops)):
-        if isinstance(op, ReturnOp):
-            near.update(op.operands)
-        elif isinstance(op, Conv2dOp | LinearOp | MatmulOp):
-            feeding.update(op.operands)
-        else:
-            if any(result in near for result in op.results):
-                near.update(op.operands)
-            if any(result in feeding for result in op.results):
-                feeding.update(op.operands)
-    return near, near - feeding
 
 
 @dataclass(frozen=True)

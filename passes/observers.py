@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError
 
-__all__ = ["OBSERVERS", "Histogram", "Request", "grid_for", "weight_grid"]
+__all__ = ["OBSERVERS", "RARE_POWER", "Histogram", "Request", "grid_for", "weight_grid"]
 
 Doubles = npt.NDArray[np.float64]
 BINS = 4096
@@ -69,8 +69,8 @@ class Histogram:
 
 Range = tuple[float, float]
 
-ERROR_POWER = 4.0
-"""Between the mean square, which gives up rare large values too easily (a detection's score), and the largest error."""
+RARE_POWER = 4.0
+"""Power of the error where rare large values matter (a detection's score): between the mean square and the largest error."""
 
 FRACTIONS = np.linspace(1.0, 0.1, 91)
 
@@ -78,12 +78,13 @@ FRACTIONS = np.linspace(1.0, 0.1, 91)
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a range is wanted for: `percentile` is the share of values inside, for the observer of that name; `curve` is
-    the function that reads the values, when there is only one."""
+    the function that reads the values, when there is only one; `power` is that of the error which `mse` minimises."""
 
     bits: int
     symmetric: bool = True
     percentile: float = 0.99995
     curve: Callable[[Doubles], Doubles] | None = None
+    power: float = 2.0
 
 
 
@@ -107,7 +108,7 @@ def _percentile(histogram: Histogram, wanted: Request) -> Range:
 
 
 def _mse(histogram: Histogram, wanted: Request) -> Range:
-    """The range with the smallest mean error to the power of `ERROR_POWER`, rounding and saturation together.
+    """The range with the smallest mean error to the power `wanted.power`, rounding and saturation together.
 
     The error is measured behind `wanted.curve`, the function that reads the values: what a swish flattens need not be told
     apart, and the steps are better spent where it bends.
@@ -123,11 +124,11 @@ def _mse(histogram: Histogram, wanted: Request) -> Range:
             smallest, largest = ((limit - grid.zero_point) * grid.scale for limit in grid.limits)
             outside = np.maximum(values - largest, 0) + np.maximum(smallest - values, 0)
             # Inside the range the rounding error is uniform over a step: the mean of |e|^p is (step / 2)^p / (p + 1).
-            rounding = (grid.scale / 2) ** ERROR_POWER / (ERROR_POWER + 1)
-            errors = np.where(outside > 0, outside**ERROR_POWER, rounding)
+            rounding = (grid.scale / 2) ** wanted.power / (wanted.power + 1)
+            errors = np.where(outside > 0, outside**wanted.power, rounding)
         else:
             codes = np.clip(np.rint(values / grid.scale) + grid.zero_point, *grid.limits)
-            errors = np.abs(wanted.curve((codes - grid.zero_point) * grid.scale) - targets) ** ERROR_POWER
+            errors = np.abs(wanted.curve((codes - grid.zero_point) * grid.scale) - targets) ** wanted.power
         error = float((weights * errors).sum())
         if error < best:
             best, found = error, (low, high)

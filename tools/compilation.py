@@ -57,7 +57,9 @@ class _Data:
 def _check_march(job: Job) -> March:
     if not job.march:
         raise ConfigError(
-            Refusal.MISSING, "no march is given", lever="add --march nash-e (or nash-m, nash-p, nash-h, or the path of a .toml file)"
+            Refusal.MISSING,
+            "no march is given",
+            lever="add --march nash-e (or nash-m, nash-p, nash-h, or the path of a .toml file)",
         )
     march = load_march(job.march)
     if not 1 <= job.core_num <= march.cores:
@@ -81,7 +83,9 @@ def _import(job: Job) -> Module:
         module = load(job.model)
         if len(module.functions) != 1:
             raise ConfigError(
-                Refusal.MODULE_STATE, f"{job.model.name} has {len(module.functions)} functions", lever="compile a module with one function"
+                Refusal.MODULE_STATE,
+                f"{job.model.name} has {len(module.functions)} functions",
+                lever="compile a module with one function",
             )
         return module
     from hbir.frontends.onnx import export
@@ -99,7 +103,9 @@ def _named(job: Job) -> Sequence[InputPlan]:
     held = {tensor.name for tensor in graph.initializer}
     names = [value.name for value in graph.input if value.name not in held]
     if len(names) != 1 or len(job.inputs) != 1:
-        raise ConfigError(Refusal.MISSING, f"input_name is missing: the model's inputs are {names}", lever="name them, separated by ;")
+        raise ConfigError(
+            Refusal.MISSING, f"input_name is missing: the model's inputs are {names}", lever="name them, separated by ;"
+        )
     return [InputPlan(names[0], job.inputs[0].shape, job.inputs[0].image)]
 
 
@@ -115,7 +121,10 @@ def _prepare_inputs(job: Job, module: Module) -> tuple[SampleInput, ...]:
     unknown = [name for name in names if name not in arguments]
     if len(unknown) == 1 and unknown[0] == "":
         raise ConfigError(
-            Refusal.MISSING, "input_name is missing", why=f"the model has {len(arguments)} inputs", lever=f"name them: {';'.join(arguments)}"
+            Refusal.MISSING,
+            "input_name is missing",
+            why=f"the model has {len(arguments)} inputs",
+            lever=f"name them: {';'.join(arguments)}",
         )
     if unknown or (len(names) != len(arguments) and (job.calibration.folders or job.evaluation)):
         raise ConfigError(
@@ -148,7 +157,10 @@ def _open_data(job: Job, entries: tuple[SampleInput, ...], log: Log) -> _Data:
             data.labels = read_labels(job.evaluation.labels, len(data.evaluation))
     for what, samples in (("calibration", data.calibration), ("evaluation", data.evaluation)):
         if samples is not None:
-            log.info(f"{len(samples)} {what} samples" + (f"; {samples.left_out} other files left out" if samples.left_out else ""))
+            log.info(
+                f"{len(samples)} {what} samples"
+                + (f"; {samples.left_out} other files left out" if samples.left_out else "")
+            )
     return data
 
 

@@ -165,7 +165,9 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     known, wrong = list(section.model_fields), str(location[-1])
     if close := difflib.get_close_matches(wrong, known, 1, 0.5):
         return f"did you mean '{close[0]}'?"
-    elsewhere = [f"'{s}.{k}'" for s, f in Config.model_fields.items() for k in cast(Any, f.annotation).model_fields if k == wrong]
+    elsewhere = [
+        f"'{s}.{k}'" for s, f in Config.model_fields.items() for k in cast(Any, f.annotation).model_fields if k == wrong
+    ]
     return f"it belongs to {elsewhere[0]}" if elsewhere else f"the keys here are {', '.join(known)}"
 
 
@@ -176,7 +178,9 @@ def _refusal(error: ValidationError, path: Path) -> ConfigError:
     if first["type"] == "extra_forbidden":
         return ConfigError(Refusal.UNKNOWN_KEY, f"unknown key '{key}'", where=where, lever=_nearest(location))
     given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return ConfigError(Refusal.VALUE, f"'{key}'{given} does not fit", where=where, why=first["msg"], lever=f"mend '{key}'")
+    return ConfigError(
+        Refusal.VALUE, f"'{key}'{given} does not fit", where=where, why=first["msg"], lever=f"mend '{key}'"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -192,7 +196,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(Refusal.CONFIG_SYNTAX, f"{path.name} is not YAML", why=why, lever="mend the file") from None
     if not isinstance(loaded, dict):
         raise ConfigError(
-            Refusal.CONFIG_SYNTAX, f"{path.name} holds no sections", lever=f"write sections such as {', '.join(Config.model_fields)}"
+            Refusal.CONFIG_SYNTAX,
+            f"{path.name} holds no sections",
+            lever=f"write sections such as {', '.join(Config.model_fields)}",
         )
     # A section without keys is read as None; it means the defaults.
     return {str(key): {} if value is None else value for key, value in cast(dict[Any, Any], loaded).items()}
@@ -230,14 +236,30 @@ def _without_effect(config: Config) -> Iterator[tuple[str, object, str]]:
         ("model_parameters.caffe_model", model.caffe_model, onnx),
         ("model_parameters.prototxt", model.prototxt, onnx),
         ("model_parameters.output_nodes", model.output_nodes, cut),
-        ("model_parameters.remove_node_type", model.remove_node_type, "remove it; inputs and outputs stay as the model has them"),
-        ("model_parameters.remove_node_name", model.remove_node_name, "remove it; inputs and outputs stay as the model has them"),
-        ("model_parameters.node_info", model.node_info, "remove it, or set all widths with calibration_parameters.optimization"),
+        (
+            "model_parameters.remove_node_type",
+            model.remove_node_type,
+            "remove it; inputs and outputs stay as the model has them",
+        ),
+        (
+            "model_parameters.remove_node_name",
+            model.remove_node_name,
+            "remove it; inputs and outputs stay as the model has them",
+        ),
+        (
+            "model_parameters.node_info",
+            model.node_info,
+            "remove it, or set all widths with calibration_parameters.optimization",
+        ),
         ("model_parameters.debug_mode", model.debug_mode, _REMOVE),
         ("model_parameters.layer_out_dump", model.layer_out_dump, "remove it"),
         ("model_parameters.enable_vpu", not model.enable_vpu and "false", whole),
         ("model_parameters.enable_spu", not model.enable_spu and "false", whole),
-        ("input_parameters.input_batch", data.input_batch, "export the model with that batch, or give it in input_shape"),
+        (
+            "input_parameters.input_batch",
+            data.input_batch,
+            "export the model with that batch, or give it in input_shape",
+        ),
         ("input_parameters.separate_batch", data.separate_batch, _REMOVE),
         ("input_parameters.separate_name", data.separate_name, _REMOVE),
         (
@@ -245,7 +267,11 @@ def _without_effect(config: Config) -> Iterator[tuple[str, object, str]]:
             tuple(s for s in data.input_space_and_range if s != "regular"),
             "use 'regular'; only nv12 inputs, which are not supported, have another range",
         ),
-        ("calibration_parameters.per_channel", calibration.per_channel, "remove it; weights have a scale per channel anyway"),
+        (
+            "calibration_parameters.per_channel",
+            calibration.per_channel,
+            "remove it; weights have a scale per channel anyway",
+        ),
         ("calibration_parameters.run_on_cpu", calibration.run_on_cpu, whole),
         ("calibration_parameters.run_on_bpu", calibration.run_on_bpu, whole),
         (
@@ -253,7 +279,11 @@ def _without_effect(config: Config) -> Iterator[tuple[str, object, str]]:
             calibration.calibration_type == "mix" and "mix",
             "choose default, max, percentile, mse, kl or skip",
         ),
-        ("compiler_parameters.max_time_per_fc", compiler.max_time_per_fc, "set 0; a model runs without being interrupted"),
+        (
+            "compiler_parameters.max_time_per_fc",
+            compiler.max_time_per_fc,
+            "set 0; a model runs without being interrupted",
+        ),
         ("compiler_parameters.cache_mode", compiler.cache_mode != "disable" and compiler.cache_mode, "set disable"),
         ("compiler_parameters.cache_path", compiler.cache_path, _REMOVE),
         ("compiler_parameters.ability_entry", compiler.ability_entry, _REMOVE),
@@ -284,7 +314,8 @@ _DEPRECATED_WHY = {
 
 def _notes(raw: Mapping[str, Any], config: Config) -> tuple[str, ...]:
     notes = [
-        f"'{section}.{key}' is deprecated and has no effect" + (f": {_DEPRECATED_WHY[key]}" if key in _DEPRECATED_WHY else "")
+        f"'{section}.{key}' is deprecated and has no effect"
+        + (f": {_DEPRECATED_WHY[key]}" if key in _DEPRECATED_WHY else "")
         for section, keys in _DEPRECATED
         for key in keys
         if cast(dict[str, Any], raw.get(section, {})).get(key) is not None
@@ -300,7 +331,9 @@ def _notes(raw: Mapping[str, Any], config: Config) -> tuple[str, ...]:
 def _job(config: Config, raw: Mapping[str, Any], path: Path, model: Path | None) -> Job:
     given, compiler = config.model_parameters, config.compiler_parameters
     if given.onnx_model is None and model is None:
-        raise ConfigError(Refusal.MISSING, "'model_parameters.onnx_model' is missing", where=path.name, lever="name the .onnx file")
+        raise ConfigError(
+            Refusal.MISSING, "'model_parameters.onnx_model' is missing", where=path.name, lever="name the .onnx file"
+        )
     if not given.march:
         raise ConfigError(
             *(Refusal.MISSING, "'model_parameters.march' is missing"),
@@ -309,16 +342,24 @@ def _job(config: Config, raw: Mapping[str, Any], path: Path, model: Path | None)
         )
     if compiler.optimize_level not in ("O0", "O1", "O2"):
         raise ConfigError(
-            Refusal.VALUE, f"optimize_level '{compiler.optimize_level}' does not exist", where=path.name, lever="choose O0, O1 or O2"
+            Refusal.VALUE,
+            f"optimize_level '{compiler.optimize_level}' does not exist",
+            where=path.name,
+            lever="choose O0, O1 or O2",
         )
     if compiler.compile_mode == "balance" and compiler.balance_factor is None:
         raise ConfigError(
-            Refusal.MISSING, "compile_mode 'balance' needs balance_factor", where=path.name, lever="add balance_factor: 0 to 100"
+            Refusal.MISSING,
+            "compile_mode 'balance' needs balance_factor",
+            where=path.name,
+            lever="add balance_factor: 0 to 100",
         )
     balance = {"latency": 100, "bandwidth": 0, "balance": compiler.balance_factor or 0}[compiler.compile_mode]
     evaluation = config.evaluation_parameters
     if evaluation.labels is not None and not evaluation.eval_data_dir:
-        raise ConfigError(Refusal.MISSING, "labels are given without eval_data_dir", where=path.name, lever="add eval_data_dir")
+        raise ConfigError(
+            Refusal.MISSING, "labels are given without eval_data_dir", where=path.name, lever="add eval_data_dir"
+        )
     return Job(
         model=model or cast(Path, given.onnx_model),
         march=given.march,
@@ -326,7 +367,9 @@ def _job(config: Config, raw: Mapping[str, Any], path: Path, model: Path | None)
         prefix=given.output_model_file_prefix,
         inputs=_inputs(config.input_parameters, path),
         calibration=_calibration(config.calibration_parameters, path),
-        evaluation=Evaluation(tuple(map(Path, evaluation.eval_data_dir)), evaluation.labels) if evaluation.eval_data_dir else None,
+        evaluation=Evaluation(tuple(map(Path, evaluation.eval_data_dir)), evaluation.labels)
+        if evaluation.eval_data_dir
+        else None,
         opt=int(compiler.optimize_level[1]),
         balance=balance,
         core_num=compiler.core_num,
@@ -347,7 +390,10 @@ def _per_input(values: tuple[T, ...], count: int, key: str, path: Path, *, requi
         return (None,) * count
     if not values:
         raise ConfigError(
-            Refusal.MISSING, f"'input_parameters.{key}' is missing", where=path.name, lever="add it, for example featuremap"
+            Refusal.MISSING,
+            f"'input_parameters.{key}' is missing",
+            where=path.name,
+            lever="add it, for example featuremap",
         )
     if len(values) != count:
         raise ConfigError(
@@ -359,12 +405,24 @@ def _per_input(values: tuple[T, ...], count: int, key: str, path: Path, *, requi
 
 
 def _inputs(section: InputParameters, path: Path) -> tuple[InputPlan, ...]:
-    count = max(len(section.input_name), 1) if section.input_name else max(len(section.input_type_rt), len(section.input_shape), 1)
+    count = (
+        max(len(section.input_name), 1)
+        if section.input_name
+        else max(len(section.input_type_rt), len(section.input_shape), 1)
+    )
     if len(set(section.input_name)) != len(section.input_name):
-        raise ConfigError(Refusal.INPUT_NAMES, f"input_name names an input twice: {list(section.input_name)}", where=path.name, lever="name each once")
+        raise ConfigError(
+            Refusal.INPUT_NAMES,
+            f"input_name names an input twice: {list(section.input_name)}",
+            where=path.name,
+            lever="name each once",
+        )
     if count > 1 and not section.input_name:
         raise ConfigError(
-            Refusal.MISSING, f"'input_parameters.input_name' is missing with {count} inputs", where=path.name, lever="name them, separated by ;"
+            Refusal.MISSING,
+            f"'input_parameters.input_name' is missing with {count} inputs",
+            where=path.name,
+            lever="name them, separated by ;",
         )
     per = dict(count=count, path=path)
     names = _per_input(section.input_name, **per, key="input_name", required=False)
@@ -395,12 +453,20 @@ def _image(fed: str, trained: str, layout: str, numbers: tuple[tuple[float, ...]
                 lever="use rgb, bgr, gray or featuremap, and convert the picture before it is fed",
             )
         if value not in (*_IMAGES, "featuremap"):
-            raise ConfigError(Refusal.VALUE, f"input type '{value}' does not exist", where=where, lever="use rgb, bgr, gray or featuremap")
+            raise ConfigError(
+                Refusal.VALUE,
+                f"input type '{value}' does not exist",
+                where=where,
+                lever="use rgb, bgr, gray or featuremap",
+            )
     mean, scale, deviation = numbers
     if "featuremap" in (fed, trained):
         if fed != trained:
             raise ConfigError(
-                Refusal.CONFLICT, f"input_type_rt is '{fed}', input_type_train '{trained}'", where=where, lever="make both featuremap, or both images"
+                Refusal.CONFLICT,
+                f"input_type_rt is '{fed}', input_type_train '{trained}'",
+                where=where,
+                lever="make both featuremap, or both images",
             )
         if any(numbers):
             raise ConfigError(
@@ -411,7 +477,12 @@ def _image(fed: str, trained: str, layout: str, numbers: tuple[tuple[float, ...]
             )
         return None
     if (fed == "gray") != (trained == "gray"):
-        raise ConfigError(Refusal.CONFLICT, f"'{fed}' cannot become '{trained}'", where=where, lever="make both gray, or both rgb or bgr")
+        raise ConfigError(
+            Refusal.CONFLICT,
+            f"'{fed}' cannot become '{trained}'",
+            where=where,
+            lever="make both gray, or both rgb or bgr",
+        )
     if layout not in ("NCHW", "NHWC"):
         raise ConfigError(
             Refusal.MISSING if not layout else Refusal.VALUE,
@@ -420,7 +491,9 @@ def _image(fed: str, trained: str, layout: str, numbers: tuple[tuple[float, ...]
             lever="write NCHW or NHWC",
         )
     if scale and deviation:
-        raise ConfigError(Refusal.CONFLICT, "scale_value and std_value exclude each other", where=where, lever="keep one of them")
+        raise ConfigError(
+            Refusal.CONFLICT, "scale_value and std_value exclude each other", where=where, lever="keep one of them"
+        )
     if 0 in deviation or 0 in scale:
         raise ConfigError(Refusal.VALUE, "a scale or deviation of 0", where=where, lever="use values other than 0")
     return Image(trained, fed, layout, mean, scale or tuple(1 / value for value in deviation))
@@ -433,12 +506,18 @@ def _calibration(section: CalibrationParameters, path: Path) -> Calibration:
     where = path.name
     if unknown := [name for name in section.optimization if name not in _OPTIMIZATIONS]:
         raise ConfigError(
-            Refusal.UNSUPPORTED, f"optimization '{unknown[0]}' is not supported", where=where, lever=f"choose among {', '.join(_OPTIMIZATIONS)}"
+            Refusal.UNSUPPORTED,
+            f"optimization '{unknown[0]}' is not supported",
+            where=where,
+            lever=f"choose among {', '.join(_OPTIMIZATIONS)}",
         )
     skip = section.calibration_type == "skip" or "run_fast" in section.optimization
     if section.calibration_type not in ("", "skip") and not section.cal_data_dir and not skip:
         raise ConfigError(
-            *(Refusal.MISSING, f"calibration_type '{section.calibration_type}' needs data, and cal_data_dir is missing"),
+            *(
+                Refusal.MISSING,
+                f"calibration_type '{section.calibration_type}' needs data, and cal_data_dir is missing",
+            ),
             where=where,
             lever="add cal_data_dir, or set calibration_type: skip for a build that is good for performance only",
         )
@@ -461,17 +540,28 @@ def _quant_config(value: Any, where: str) -> tuple[int, int, bool, str, float | 
     if isinstance(value, str):
         value = _quant_file(Path(value), where)
     table = _table(value, "quant_config", ("model_config",), where)
-    model = _table(table.get("model_config", {}), "model_config", ("all_node_type", "model_output_type", "activation"), where)
-    activation = _table(model.get("activation", {}), "activation", ("calibration_type", "max_percentile", "asymmetric"), where)
+    model = _table(
+        table.get("model_config", {}), "model_config", ("all_node_type", "model_output_type", "activation"), where
+    )
+    activation = _table(
+        model.get("activation", {}), "activation", ("calibration_type", "max_percentile", "asymmetric"), where
+    )
     bits = {"int8": 8, "int16": 16}
     percentile = _choice(activation, "max_percentile", None, where)
     if percentile is not None and not (isinstance(percentile, float | int) and 0.5 <= percentile <= 1):
-        raise ConfigError(Refusal.VALUE, f"max_percentile {percentile!r} is not between 0.5 and 1", where=where, lever="try 0.9999")
+        raise ConfigError(
+            Refusal.VALUE, f"max_percentile {percentile!r} is not between 0.5 and 1", where=where, lever="try 0.9999"
+        )
     return (
         cast(int, _choice(model, "all_node_type", bits, where, 8)),
         cast(int, _choice(model, "model_output_type", bits, where, 16)),
         cast(bool, _choice(activation, "asymmetric", {True: True, False: False}, where, False)),
-        cast(str, _choice(activation, "calibration_type", {k: k for k in ("max", "kl", "percentile", "mse", "default")}, where, "")),
+        cast(
+            str,
+            _choice(
+                activation, "calibration_type", {k: k for k in ("max", "kl", "percentile", "mse", "default")}, where, ""
+            ),
+        ),
         None if percentile is None else float(cast(float, percentile)),
     )
 
@@ -482,21 +572,30 @@ def _quant_file(path: Path, where: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(Refusal.CONFIG_FILE, f"quant_config {path} cannot be read", where=where, why=str(error)) from None
+        raise ConfigError(
+            Refusal.CONFIG_FILE, f"quant_config {path} cannot be read", where=where, why=str(error)
+        ) from None
 
 
 def _table(value: Any, name: str, keys: tuple[str, ...], where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(Refusal.VALUE, f"{name} is not a table", where=where, lever=f"write a table with {', '.join(keys)}")
+        raise ConfigError(
+            Refusal.VALUE, f"{name} is not a table", where=where, lever=f"write a table with {', '.join(keys)}"
+        )
     table = cast(dict[str, Any], value)
     if unknown := [key for key in table if key not in keys]:
         raise ConfigError(
-            Refusal.UNSUPPORTED, f"'{unknown[0]}' in {name} is not supported", where=where, lever=f"{name} takes {', '.join(keys)}"
+            Refusal.UNSUPPORTED,
+            f"'{unknown[0]}' in {name} is not supported",
+            where=where,
+            lever=f"{name} takes {', '.join(keys)}",
         )
     return table
 
 
-def _choice(table: Mapping[str, Any], key: str, known: Mapping[Any, object] | None, where: str, default: object = None) -> object:
+def _choice(
+    table: Mapping[str, Any], key: str, known: Mapping[Any, object] | None, where: str, default: object = None
+) -> object:
     """The value of `key`, translated by `known`. A list of candidates asks for a search, which does not exist here."""
     value = table.get(key)
     if value is None:
@@ -505,13 +604,20 @@ def _choice(table: Mapping[str, Any], key: str, known: Mapping[Any, object] | No
         items = cast(list[Any], value)
         if len(items) != 1:
             raise ConfigError(
-                Refusal.UNSUPPORTED, f"{key} lists {len(items)} candidates", where=where, why="there is no search among them", lever="give one"
+                Refusal.UNSUPPORTED,
+                f"{key} lists {len(items)} candidates",
+                where=where,
+                why="there is no search among them",
+                lever="give one",
             )
         value = items[0]
     if known is None:
         return value
     if value not in known:
         raise ConfigError(
-            Refusal.VALUE, f"{key} is {value!r}", where=where, lever=f"choose one of {', '.join(str(name) for name in known)}"
+            Refusal.VALUE,
+            f"{key} is {value!r}",
+            where=where,
+            lever=f"choose one of {', '.join(str(name) for name in known)}",
         )
     return known[value]

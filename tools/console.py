@@ -50,7 +50,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
+    )
     for column in columns:
         numeric = column.startswith("#")
         table.add_column(column.lstrip("#"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
@@ -183,7 +185,10 @@ def command_errors(log: Log | None = None) -> Generator[None]:
         raise
     except OSError as error:
         wrapped = ConfigError(
-            Refusal.SYSTEM, f"the system refused: {error.strerror or error}", where=str(error.filename or ""), lever="mend it and run again"
+            Refusal.SYSTEM,
+            f"the system refused: {error.strerror or error}",
+            where=str(error.filename or ""),
+            lever="mend it and run again",
         )
         _fail(str(wrapped), wrapped, log)
     except KeyboardInterrupt as error:
@@ -218,7 +223,9 @@ def read_file_kind(path: Path, kinds: Sequence[str]) -> str:
     kind = path.suffix.lower()
     if kind not in kinds:
         raise ConfigError(
-            Refusal.FILE_KIND, f"{path.name} is not a file that this command takes", lever=f"give a {', '.join(kinds)} file"
+            Refusal.FILE_KIND,
+            f"{path.name} is not a file that this command takes",
+            lever=f"give a {', '.join(kinds)} file",
         )
     if not path.is_file():
         why = "it is a folder" if path.is_dir() else "there is no such file"

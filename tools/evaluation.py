@@ -97,7 +97,10 @@ def _class_of(outputs: Feed, label: int, where: int) -> bool:
     first = next(iter(outputs.values())).reshape(-1)
     if label >= first.size:
         raise CalibrationError(
-            *(SampleRefusal.LABELS, f"label {label} of sample {where} is beyond the {first.size} values of the first output"),
+            *(
+                SampleRefusal.LABELS,
+                f"label {label} of sample {where} is beyond the {first.size} values of the first output",
+            ),
             lever="check the labels, or leave them out",
         )
     return int(np.argmax(first)) == label
@@ -142,9 +145,13 @@ def evaluate(
         done += 1
         advance(done / total)
     agreements = tuple(
-        Agreement(name, float(np.mean(s.cosines)), min(s.cosines), s.error, s.reach) for name, s in sums.items() if s.cosines
+        Agreement(name, float(np.mean(s.cosines)), min(s.cosines), s.error, s.reach)
+        for name, s in sums.items()
+        if s.cosines
     )
-    accuracy = Accuracy(done, float_correct if prepared is not None else None, binary_correct) if labels is not None else None
+    accuracy = (
+        Accuracy(done, float_correct if prepared is not None else None, binary_correct) if labels is not None else None
+    )
     return EvaluationResult(source, done, agreements, accuracy)
 
 

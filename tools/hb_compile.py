@@ -50,16 +50,22 @@ def _job(
         from tools.config import load_config
 
         if fast_perf or core_num is not None:
-            raise conflict("--config excludes --fast-perf and --core-num", "set calibration_type: skip or core_num in the file")
+            raise conflict(
+                "--config excludes --fast-perf and --core-num", "set calibration_type: skip or core_num in the file"
+            )
         if shapes or march:
             raise conflict("--config excludes --input-shape and --march", "set input_shape and march in the file")
         if model is not None and read_file_kind(model, MODEL_KINDS) != ".mlir":
-            raise conflict("--config takes the model from the file", "leave --model out, or give a module (.mlir) to compile again")
+            raise conflict(
+                "--config takes the model from the file", "leave --model out, or give a module (.mlir) to compile again"
+            )
         job = load_config(config, model=model)
         read_file_kind(job.model, MODEL_KINDS)
         return replace(job, folder=output or job.folder, skip=skip or "")
     if model is None:
-        raise ConfigError(Refusal.MISSING, "neither a configuration nor a model is given", lever="see hb_compile --help")
+        raise ConfigError(
+            Refusal.MISSING, "neither a configuration nor a model is given", lever="see hb_compile --help"
+        )
     kind = read_file_kind(model, MODEL_KINDS)
     if fast_perf and kind == ".mlir":
         raise conflict("--fast-perf takes an ONNX model", "leave it out for a module (.mlir)")
@@ -79,13 +85,28 @@ def _job(
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file (YAML).")
-@click.option("-m", "--model", type=click.Path(path_type=Path), help="Model: .onnx, or a module that this tool wrote (.mlir).")
+@click.option(
+    "-m", "--model", type=click.Path(path_type=Path), help="Model: .onnx, or a module that this tool wrote (.mlir)."
+)
 @click.option("--march", help="nash-e, nash-m, nash-p, nash-h, or the path of a march file (.toml).")
-@click.option("-i", "--input-shape", "shapes", nargs=2, multiple=True, metavar="NAME SHAPE", help="Shape of a dynamic input, such as x 1x3x224x224; repeatable.")
+@click.option(
+    "-i",
+    "--input-shape",
+    "shapes",
+    nargs=2,
+    multiple=True,
+    metavar="NAME SHAPE",
+    help="Shape of a dynamic input, such as x 1x3x224x224; repeatable.",
+)
 @click.option("--fast-perf", is_flag=True, help="Build for a performance estimate: no calibration, every range is one.")
 @click.option("--core-num", type=int, help="Cores that share each frame (check and fast-perf mode).")
 @click.option("--skip", type=click.Choice(["export", "convert", "compile"]), help="Stop before this stage.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Output folder; default: working_dir of the file, model_output, or .hb_compile when checking.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Output folder; default: working_dir of the file, model_output, or .hb_compile when checking.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON in place of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def main(

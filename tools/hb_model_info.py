@@ -89,10 +89,16 @@ def _mlir(path: Path, name: str | None) -> list[dict[str, Any]]:
         for side, arguments in sides:
             for a in arguments:
                 grid = a.type.quant_info
-                scale = "" if grid is None else _scale_text([s.data for s in grid.scales], [z.data for z in grid.zero_points])
+                scale = (
+                    ""
+                    if grid is None
+                    else _scale_text([s.data for s in grid.scales], [z.data for z in grid.zero_points])
+                )
                 rows.append(_tensor_row(a.name, side, a.type.shape, str(a.type.np_dtype), scale))
         facts = {"march": module.march or "none yet", "operations": len(function.operations)}
-        found.append({"model": function.name, "tensors": rows, "facts": facts, "operations": dict(function.statistics())})
+        found.append(
+            {"model": function.name, "tensors": rows, "facts": facts, "operations": dict(function.statistics())}
+        )
     return found
 
 
@@ -134,7 +140,9 @@ def _print(model: Mapping[str, Any], verbose: bool) -> None:
     from tools.console import print_table
 
     columns = ("NAME", "TYPE", "SHAPE", "DATA_TYPE", "SCALE")
-    cells = [(t["name"], t["type"], "x".join(map(str, t["shape"])), t["data type"], t["scale"]) for t in model["tensors"]]
+    cells = [
+        (t["name"], t["type"], "x".join(map(str, t["shape"])), t["data type"], t["scale"]) for t in model["tensors"]
+    ]
     print_table(f"Model {model['model']}", columns, cells)
     print_table("", ("property", "value"), [(k, v) for k, v in model["facts"].items() if v != ""])
     if "memory" in model:
@@ -144,7 +152,11 @@ def _print(model: Mapping[str, Any], verbose: bool) -> None:
         if placements := model.get("placements"):
             keys = ("layer", "op", "unit", "tiles", "macs", "reason")
             numeric = ("tiles", "macs")
-            print_table("Placement", [f"#{k}" if k in numeric else k for k in keys], [[row.get(k) for k in keys] for row in placements])
+            print_table(
+                "Placement",
+                [f"#{k}" if k in numeric else k for k in keys],
+                [[row.get(k) for k in keys] for row in placements],
+            )
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -32,9 +32,7 @@ def _pass_rows() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in sorted(available_passes()):
         found = load_pass(name)
-        options = {
-            f.name.replace("_", "-"): f.default for f in fields(found) if f.default is not MISSING and f.repr
-        }
+        options = {f.name.replace("_", "-"): f.default for f in fields(found) if f.default is not MISSING and f.repr}
         text = " ".join((found.__doc__ or "").split("\n\n")[0].split())
         rows.append({"name": name, "promise": found.promise.name, "options": options, "about": text})
     return rows
@@ -76,7 +74,10 @@ def _timing(reports: list[PassReport], as_json: bool) -> None:
         sys.stderr.write(json.dumps([asdict(report) for report in reports], indent=2) + "\n")
         return
     total = sum(report.seconds for report in reports)
-    rows = [(r.name, f"{1000 * r.seconds:.1f}", f"{100 * r.seconds / total if total else 0:.1f}", r.before, r.after) for r in reports]
+    rows = [
+        (r.name, f"{1000 * r.seconds:.1f}", f"{100 * r.seconds / total if total else 0:.1f}", r.before, r.after)
+        for r in reports
+    ]
     columns = ("pass", "#ms", "#%", "#operations before", "#after")
     print_table(f"Passes took {1000 * total:.1f} ms", columns, rows, stderr=True)
 
@@ -94,7 +95,9 @@ class _Printer:
         text = str(module)
         differs = text != self.text
         if step.name in self.after or (self.changed and differs):
-            click.echo(f"// ----- after {step.name}: {report.before} -> {report.after} operations -----\n{text}", err=True)
+            click.echo(
+                f"// ----- after {step.name}: {report.before} -> {report.after} operations -----\n{text}", err=True
+            )
         elif self.changed:
             click.echo(f"// ----- after {step.name}: no change -----", err=True)
         self.text = text
@@ -110,13 +113,37 @@ def _check_names(names: tuple[str, ...]) -> None:
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("-p", "--pipeline", default="", help="Passes, such as pass-a,pass-b{option=value}.")
-@click.option("-i", "--input-shape", "shapes", nargs=2, multiple=True, metavar="NAME SHAPE", help="Shape of a dynamic input of an ONNX model.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the module (.mlir, with .weights beside it) instead of printing it.")
+@click.option(
+    "-i",
+    "--input-shape",
+    "shapes",
+    nargs=2,
+    multiple=True,
+    metavar="NAME SHAPE",
+    help="Shape of a dynamic input of an ONNX model.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the module (.mlir, with .weights beside it) instead of printing it.",
+)
 @click.option("--print-after-change", is_flag=True, help="Print the module after each pass that changed it.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the module after this pass; repeatable.")
 @click.option("--timing", is_flag=True, help="Print how long each pass took.")
-@click.option("--verify", type=click.Choice(["structure", "exec", "none"]), default="structure", show_default=True, help="exec: also run the module before and after each pass and compare.")
-@click.option("--reproducer", type=click.Path(path_type=Path), metavar="DIR", help="When a pass fails, leave its input and one command here.")
+@click.option(
+    "--verify",
+    type=click.Choice(["structure", "exec", "none"]),
+    default="structure",
+    show_default=True,
+    help="exec: also run the module before and after each pass and compare.",
+)
+@click.option(
+    "--reproducer",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="When a pass fails, leave its input and one command here.",
+)
 @click.option("--list-passes", is_flag=True, help="List the passes and exit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
 def main(

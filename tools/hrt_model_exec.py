@@ -75,7 +75,11 @@ def _properties(tensor: Tensor) -> dict[str, Any]:
     }
     if tensor.quantization is not None:
         q = tensor.quantization
-        found |= {"scale data": list(q.scales), "zero point": list(q.zero_points), "quantizeAxis": 0 if q.axis is None else q.axis}
+        found |= {
+            "scale data": list(q.scales),
+            "zero point": list(q.zero_points),
+            "quantizeAxis": 0 if q.axis is None else q.axis,
+        }
     return found
 
 
@@ -122,7 +126,9 @@ def _read_inputs(function: HbmFunction, text: str) -> dict[str, Any]:
             feeds[tensor.name] = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, SyntaxError) as error:
             why = " ".join(str(error).split())
-            raise ConfigError(Refusal.FILE, f"{path} is not an .npy file", why=why, lever="save the array with numpy.save") from None
+            raise ConfigError(
+                Refusal.FILE, f"{path} is not an .npy file", why=why, lever="save the array with numpy.save"
+            ) from None
     return feeds
 
 
@@ -134,7 +140,9 @@ def _file_name(index: int, name: str) -> str:
 @main.command("infer")
 @_model_options
 @click.option("--input_file", default="", help="One .npy file for each input, separated by commas.")
-@click.option("-o", "--output_dir", type=click.Path(path_type=Path), default=Path(), help="Where the outputs go. [default: here]")
+@click.option(
+    "-o", "--output_dir", type=click.Path(path_type=Path), default=Path(), help="Where the outputs go. [default: here]"
+)
 def infer(model_file: Path | None, model_name: str | None, as_json: bool, input_file: str, output_dir: Path) -> None:
     """Run one frame; each output becomes an .npy file."""
     from tools.console import command_errors, print_json, print_table
@@ -152,11 +160,16 @@ def infer(model_file: Path | None, model_name: str | None, as_json: bool, input_
             with replacing(path) as file:
                 np.save(file, array, allow_pickle=False)
             extremes = {"min": float(array.min()), "max": float(array.max())}
-            rows.append({"output": name, "shape": list(array.shape), "type": str(array.dtype), **extremes, "file": str(path)})
+            rows.append(
+                {"output": name, "shape": list(array.shape), "type": str(array.dtype), **extremes, "file": str(path)}
+            )
         if as_json:
             print_json(rows)
             return
-        cells = [(r["output"], "x".join(map(str, r["shape"])), r["type"], f"{r['min']:.6g}", f"{r['max']:.6g}", r["file"]) for r in rows]
+        cells = [
+            (r["output"], "x".join(map(str, r["shape"])), r["type"], f"{r['min']:.6g}", f"{r['max']:.6g}", r["file"])
+            for r in rows
+        ]
         print_table(f"Outputs of {function.name}", ("output", "shape", "type", "#min", "#max", "file"), cells)
 
 
@@ -196,9 +209,15 @@ def _perf_json(function: HbmFunction, core_id: str, result: Throughput, wall: fl
 @main.command("perf")
 @_model_options
 @click.option("--core_id", default="0", show_default=True, help="0: any core; 1,2: these cores.")
-@click.option("--thread_num", type=click.IntRange(1, 32), default=1, show_default=True, help="Threads that submit frames.")
-@click.option("--frame_count", type=click.IntRange(1, 10_000_000), default=200, show_default=True, help="Frames in all.")
-@click.option("--profile_path", type=click.Path(path_type=Path), help="Also write profiler.log and profiler.csv into this folder.")
+@click.option(
+    "--thread_num", type=click.IntRange(1, 32), default=1, show_default=True, help="Threads that submit frames."
+)
+@click.option(
+    "--frame_count", type=click.IntRange(1, 10_000_000), default=200, show_default=True, help="Frames in all."
+)
+@click.option(
+    "--profile_path", type=click.Path(path_type=Path), help="Also write profiler.log and profiler.csv into this folder."
+)
 def perf(
     model_file: Path | None, model_name: str | None, as_json: bool, core_id: str, thread_num: int, frame_count: int,
     profile_path: Path | None,

@@ -86,8 +86,14 @@ class Job:
 
 def parse_shape(text: str, where: str) -> tuple[int, ...]:
     """``1x3x224x224`` as numbers. Raises ConfigError HB0813."""
-    if not re.fullmatch(r"\d+(x\d+)*", text.strip(), re.ASCII) or any(not 1 <= int(n) <= 1 << 31 for n in text.split("x")):
+    if not re.fullmatch(r"\d+(x\d+)*", text.strip(), re.ASCII) or any(
+        not 1 <= int(n) <= 1 << 31 for n in text.split("x")
+    ):
         raise ConfigError(
-            Refusal.VALUE, f"'{text}' is no shape", where=where, why="a shape is extents above zero with x between", lever="write 1x3x224x224"
+            Refusal.VALUE,
+            f"'{text}' is no shape",
+            where=where,
+            why="a shape is extents above zero with x between",
+            lever="write 1x3x224x224",
         )
     return tuple(int(extent) for extent in text.split("x"))

@@ -85,7 +85,10 @@ def open_samples(folders: Sequence[Path], inputs: Sequence[SampleInput], what: s
 def _files(folder: Path, what: str) -> tuple[list[Path], int]:
     if not folder.is_dir():
         raise CalibrationError(
-            SampleRefusal.FOLDER, f"there is no folder {folder}", why=f"it is to hold {what} data", lever="check the path"
+            SampleRefusal.FOLDER,
+            f"there is no folder {folder}",
+            why=f"it is to hold {what} data",
+            lever="check the path",
         )
     every = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     files = [path for path in every if path.suffix == ".npy"]
@@ -136,7 +139,10 @@ def _fed(array: Array, entry: SampleInput, file: Path) -> Array:
     where = f"input '{entry.name}'"
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise CalibrationError(
-            SampleRefusal.NOT_FINITE, f"{file} holds NaN or infinity", where=where, lever="save the sample again, or remove the file"
+            SampleRefusal.NOT_FINITE,
+            f"{file} holds NaN or infinity",
+            where=where,
+            lever="save the sample again, or remove the file",
         )
     if entry.image is None:
         return np.ascontiguousarray(array)
@@ -163,7 +169,10 @@ def read_labels(path: Path, samples: int) -> npt.NDArray[np.int64]:
 
     def refuse(what: str, why: str = "") -> CalibrationError:
         return CalibrationError(
-            SampleRefusal.LABELS, what, why=why, lever="write one class index a line, in the order of the samples' file names"
+            SampleRefusal.LABELS,
+            what,
+            why=why,
+            lever="write one class index a line, in the order of the samples' file names",
         )
 
     try:

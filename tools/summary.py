@@ -46,7 +46,11 @@ def _accuracy(outcome: Outcome) -> dict[str, Any] | None:
     accuracy = outcome.evaluation.accuracy if outcome.evaluation is not None else None
     if accuracy is None:
         return None
-    return {"samples": accuracy.samples, "float correct": accuracy.float_correct, "binary correct": accuracy.binary_correct}
+    return {
+        "samples": accuracy.samples,
+        "float correct": accuracy.float_correct,
+        "binary correct": accuracy.binary_correct,
+    }
 
 
 def _host_layers(outcome: Outcome) -> list[dict[str, Any]]:
@@ -99,10 +103,23 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 def node_info(outcome: Outcome) -> str:
     """CSV with one line for each node of the user's model. `fused into` names the layer that a node became part of."""
     text = io.StringIO()
-    columns = ["node", "ON", "unit", "type", "fused into", "output data type", "cosine", "time_us", "limited_by", "reason"]
+    columns = [
+        "node",
+        "ON",
+        "unit",
+        "type",
+        "fused into",
+        "output data type",
+        "cosine",
+        "time_us",
+        "limited_by",
+        "reason",
+    ]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    types = {str(row.get("layer")): row.get("dtype", "") for row in (outcome.hbm.models[0].placements if outcome.hbm else ())}
+    types = {
+        str(row.get("layer")): row.get("dtype", "") for row in (outcome.hbm.models[0].placements if outcome.hbm else ())
+    }
     for row in _layers(outcome):
         names = row["layer"].split("+")
         for name in names:
@@ -129,7 +146,10 @@ def write_summary(outcome: Outcome, folder: Path) -> None:
     prefix = outcome.job.prefix
     with replacing(folder / f"{prefix}_node_info.csv") as file:
         file.write(node_info(outcome).encode())
-    listed = {**outcome_json(outcome), "files": sorted([*(p.name for p in folder.iterdir()), f"{prefix}_report.json", "hb_compile.log"])}
+    listed = {
+        **outcome_json(outcome),
+        "files": sorted([*(p.name for p in folder.iterdir()), f"{prefix}_report.json", "hb_compile.log"]),
+    }
     listed["files"] = [name for name in listed["files"] if not name.startswith(".")]
     with replacing(folder / f"{prefix}_report.json") as file:
         file.write((json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
@@ -150,7 +170,10 @@ def _print_evaluation(outcome: Outcome) -> None:
     print_table(
         f"Outputs: binary against float on {evaluation.samples} {evaluation.source} samples",
         ("output", "#cosine", "#smallest cosine", "#largest error", "#largest float value"),
-        [(a.output, f"{a.cosine:.6f}", f"{a.worst_cosine:.6f}", f"{a.max_error:.4g}", f"{a.reach:.4g}") for a in evaluation.agreements],
+        [
+            (a.output, f"{a.cosine:.6f}", f"{a.worst_cosine:.6f}", f"{a.max_error:.4g}", f"{a.reach:.4g}")
+            for a in evaluation.agreements
+        ],
     )
     print_lines("The binary equals the quantised module bit for bit (first sample).")
     accuracy = evaluation.accuracy
@@ -187,7 +210,11 @@ def print_outcome(outcome: Outcome) -> None:
             f"DDR bytes per run:       {_bytes(perf.ddr_bytes)} ({_bytes(perf.roofline.compulsory_bytes)} compulsory)",
             f"Roofline:                {perf.roofline.microseconds / 1000:.3f} ms, {perf.roofline.limited_by}; latency is {perf.over_roofline:.2f} times that",
         )
-        slow = [row for row in perf.layers if outcome.job.advice_us and perf.microseconds(row.cycles) > outcome.job.advice_us]
+        slow = [
+            row
+            for row in perf.layers
+            if outcome.job.advice_us and perf.microseconds(row.cycles) > outcome.job.advice_us
+        ]
         for row in slow:
             print_lines(
                 f"advice: {row.layer} takes {perf.microseconds(row.cycles):.1f} µs, limited by {row.bound.limited_by};"

@@ -82,8 +82,12 @@ def throughput(model: Model, groups: int, threads: int, frames: int) -> Throughp
     rate = float(min(asked, device_rate))
     mean = threads / rate if np.isfinite(rate) else 0.0
     # The first frame of a thread finds the device free; one that finds every thread before it waits longest.
-    slowest = max(mean, dispatch + -(-threads // used) * max(alone, *(together.frame_seconds if together is not None else (0.0,))))
-    return Throughput(threads, frames, used, alone, dispatch, rate, mean, min(dispatch + alone, mean), slowest, frames / rate)
+    slowest = max(
+        mean, dispatch + -(-threads // used) * max(alone, *(together.frame_seconds if together is not None else (0.0,)))
+    )
+    return Throughput(
+        threads, frames, used, alone, dispatch, rate, mean, min(dispatch + alone, mean), slowest, frames / rate
+    )
 
 
 def wall_seconds(function: HbmFunction, runs: int = 3) -> float:
@@ -110,7 +114,10 @@ def write_profile(folder: Path, model: Model, values: Mapping[str, Any], result:
     }
     latency = {
         "model_latency": {f"Node-0-BPU-{model.name}_bpu_segment_0": stages},
-        "processor_latency": {"BPU_inference_time_cost": times(result.device_seconds), "CPU_inference_time_cost": times(0.0)},
+        "processor_latency": {
+            "BPU_inference_time_cost": times(result.device_seconds),
+            "CPU_inference_time_cost": times(0.0),
+        },
         "task_latency": {"TaskRunningTime": times(result.average_latency_seconds)},
     }
     first = {key: values[key] for key in ("perf_result", "running_condition")}

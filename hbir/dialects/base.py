@@ -128,6 +128,7 @@ _FLOATS: dict[type[Attribute], npt.DTypeLike] = {
     Float32Type: np.float32,
     Float64Type: np.float64,
 }
+_PIXEL = IntegerType(8, Signedness.UNSIGNED)
 _INTEGERS: dict[int, npt.DTypeLike] = {1: np.bool_, 8: np.int8, 16: np.int16, 32: np.int32, 48: np.int64, 64: np.int64}
 
 
@@ -135,6 +136,8 @@ def element_dtype(element: Attribute) -> np.dtype[Any]:
     """The numpy dtype in which values of an element type are held (int48 accumulators are held in int64)."""
     if isinstance(element, UniformQuantizedType):
         element = element.storage
+    if element == _PIXEL:
+        return np.dtype(np.uint8)
     signed = isinstance(element, IntegerType) and element.signedness.data is not Signedness.UNSIGNED
     if isinstance(element, IntegerType) and signed and element.width.data in _INTEGERS:
         return np.dtype(_INTEGERS[element.width.data])

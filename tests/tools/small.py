@@ -16,7 +16,9 @@ __all__ = ["SHAPE", "build_model", "configuration", "write_config", "write_sampl
 SHAPE = (1, 3, 16, 16)
 
 
-def build_model(path: Path, *, shape: Sequence[int | str] = SHAPE, nan: bool = False, op: str = "Relu", domain: str = "") -> Path:
+def build_model(
+    path: Path, *, shape: Sequence[int | str] = SHAPE, nan: bool = False, op: str = "Relu", domain: str = ""
+) -> Path:
     """conv 3x3 (3 to 8 channels), `op`, global average pool, flatten, gemm to 4 classes; input "x", output "y"."""
     random = np.random.default_rng(0)
     weight = random.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32)
@@ -43,7 +45,9 @@ def build_model(path: Path, *, shape: Sequence[int | str] = SHAPE, nan: bool = F
     return path
 
 
-def write_samples(folder: Path, count: int, *, seed: int = 0, shape: Sequence[int] = SHAPE, dtype: Any = np.float32) -> Path:
+def write_samples(
+    folder: Path, count: int, *, seed: int = 0, shape: Sequence[int] = SHAPE, dtype: Any = np.float32
+) -> Path:
     """`count` samples of normal noise (pixels for uint8) as 000.npy, 001.npy, …"""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)

@@ -71,8 +71,13 @@ def test_several_inputs_are_separated_by_semicolons(tmp_path: Path) -> None:
     job = loaded(
         tmp_path,
         input_parameters={
-            **{"input_name": "a;b", "input_type_rt": "rgb;featuremap", "input_type_train": "bgr;featuremap"},
-            **{"input_layout_train": "NHWC;NCHW", "input_shape": "1x8x8x3; 2x5", "mean_value": "1 2 3;", "std_value": "2, 4, 8;"},
+            "input_name": "a;b",
+            "input_type_rt": "rgb;featuremap",
+            "input_type_train": "bgr;featuremap",
+            "input_layout_train": "NHWC;NCHW",
+            "input_shape": "1x8x8x3; 2x5",
+            "mean_value": "1 2 3;",
+            "std_value": "2, 4, 8;",
         },
         calibration_parameters={"cal_data_dir": "x;y", "calibration_type": "kl"},
     )
@@ -94,7 +99,9 @@ def test_compile_mode(tmp_path: Path, mode: str, balance: int) -> None:
 
 
 def test_optimization_and_quant_config_choose_widths(tmp_path: Path) -> None:
-    first = loaded(tmp_path, calibration_parameters={"optimization": "set_all_nodes_int16;set_model_output_int8"}).calibration
+    first = loaded(
+        tmp_path, calibration_parameters={"optimization": "set_all_nodes_int16;set_model_output_int8"}
+    ).calibration
     assert (first.activation_bits, first.head_bits) == (16, 8)
     activation = {"calibration_type": ["kl"], "asymmetric": True, "max_percentile": 0.99}
     config = {"model_config": {"all_node_type": "int16", "activation": activation}}

@@ -25,7 +25,15 @@ from tools.hb_compile import main
 
 ROOT = Path(__file__).parents[2]
 FILES = {
-    *("small.hbm", "small.html", "small.json", "small.csv", "small_trace.json", "small_node_info.csv", "small_report.json"),
+    *(
+        "small.hbm",
+        "small.html",
+        "small.json",
+        "small.csv",
+        "small_trace.json",
+        "small_node_info.csv",
+        "small_report.json",
+    ),
     *("small_quantized_model.mlir", "small_quantized_model.weights", "hb_compile.log"),
 }
 
@@ -156,7 +164,9 @@ def test_stages_are_skipped(tmp_path: Path) -> None:
 
 def test_an_own_march_file(tmp_path: Path) -> None:
     march = tmp_path / "mine.toml"
-    march.write_text('base = "nash-e"\nname = "mine"\nclock_hz = { value = 5e8, source = "a test", confidence = "invented" }\n')
+    march.write_text(
+        'base = "nash-e"\nname = "mine"\nclock_hz = { value = 5e8, source = "a test", confidence = "invented" }\n'
+    )
     config = configuration(tmp_path)
     config["model_parameters"]["march"] = str(march)
     succeed("-c", write_config(tmp_path / "c.yaml", config))
@@ -166,8 +176,11 @@ def test_an_own_march_file(tmp_path: Path) -> None:
 def test_image_inputs_take_pixels(tmp_path: Path) -> None:
     config = configuration(tmp_path)
     config["input_parameters"] = {
-        **{"input_type_rt": "bgr", "input_type_train": "rgb", "input_layout_train": "NCHW"},
-        **{"mean_value": "120 110 100", "std_value": "60 61 62"},
+        "input_type_rt": "bgr",
+        "input_type_train": "rgb",
+        "input_layout_train": "NCHW",
+        "mean_value": "120 110 100",
+        "std_value": "60 61 62",
     }
     config["calibration_parameters"]["cal_data_dir"] = str(write_samples(tmp_path / "pixels", 6, dtype=np.uint8))
     succeed("-c", write_config(tmp_path / "c.yaml", config))
@@ -206,7 +219,11 @@ def test_output_is_plain_off_a_terminal(tmp_path: Path) -> None:
 def test_help_is_quick_and_has_examples() -> None:
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "tools.hb_compile", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-X", "importtime", "-m", "tools.hb_compile", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     assert time.perf_counter() - begin < 5
     assert "Examples:" in done.stdout

@@ -107,7 +107,9 @@ def test_pictures_are_fed_as_the_input_takes_them(tmp_path: Path, fed: str, layo
 
 def test_normalised_pictures_are_refused(tmp_path: Path) -> None:
     write_samples(tmp_path, 1)
-    assert "before it is normalised" in refused("HB0426", tmp_path, SampleInput("x", SHAPE, FLOAT, Image("rgb", "rgb", "NCHW")))
+    assert "before it is normalised" in refused(
+        "HB0426", tmp_path, SampleInput("x", SHAPE, FLOAT, Image("rgb", "rgb", "NCHW"))
+    )
 
 
 def test_labels(tmp_path: Path) -> None:

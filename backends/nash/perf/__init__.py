@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 
-def write_reports(model: Model | Report, folder: str | Path, stem: str = "", *, file_bytes: int | None = None) -> tuple[Path, ...]:
+def write_reports(
+    model: Model | Report, folder: str | Path, stem: str = "", *, file_bytes: int | None = None
+) -> tuple[Path, ...]:
     """Write `stem`.html, .json, .csv and _trace.json into `folder`; their paths. Raises ConfigError HB0801.
 
     `model` is verified, or its report is at hand already; `stem` is the model's name by default.

@@ -45,7 +45,7 @@ def _template() -> Any:
     # Layer names come from files of others: everything is escaped, also what stands inside the script (`tojson`).
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(bytes=_bytes, time=_time, count=_count)
-    return environment.from_string(files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
 
 
 def _steps(values: list[float], top: float) -> str:
@@ -64,7 +64,10 @@ def _interval_chart(report: Report) -> dict[str, Any]:
     compute = [i.utilization for i in report.intervals]
     load = [i.load_rate / rate for i in report.intervals]
     both = [(i.load_rate + i.store_rate) / rate for i in report.intervals]
-    rows = [(round(100 * c, 1), round(l * rate / 1e9, 2), round((b - l) * rate / 1e9, 2)) for c, l, b in zip(compute, load, both, strict=True)]
+    rows = [
+        (round(100 * c, 1), round(l * rate / 1e9, 2), round((b - l) * rate / 1e9, 2))
+        for c, l, b in zip(compute, load, both, strict=True)
+    ]
     return {
         "width": _CHART[0],
         "height": _CHART[1],
@@ -94,7 +97,9 @@ def _timeline(report: Report) -> dict[str, Any]:
     ]
     return {
         "total": report.device_us,
-        "lanes": [{"name": UNITS[unit] + (str(core) if report.cores > 1 else ""), "unit": UNITS[unit]} for core, unit in lanes],
+        "lanes": [
+            {"name": UNITS[unit] + (str(core) if report.cores > 1 else ""), "unit": UNITS[unit]} for core, unit in lanes
+        ],
         "layers": list(report.layer_names),
         "opcodes": opcodes,
         "slices": slices,

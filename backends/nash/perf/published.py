@@ -140,7 +140,8 @@ def perf_json(report: Report) -> dict[str, Any]:
                 }
             )
     cores = [
-        {"core": core, "units": [row for row in _unit_rows(report) if row["core"] == core]} for core in range(report.cores)
+        {"core": core, "units": [row for row in _unit_rows(report) if row["core"] == core]}
+        for core in range(report.cores)
     ]
     return {
         "summary": _summary(report),

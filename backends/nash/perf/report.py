@@ -241,7 +241,8 @@ def report(model: Model, *, file_bytes: int | None = None, intervals_wanted: int
     rows, idle = _layer_rows(model, spans, timing.cycles, bounds)
     used = np.unique([span.layer for span in spans])
     names = tuple(
-        model.program.layers[i] if i < len(model.program.layers) else f"layer {i}" for i in range(int(used.max(initial=-1)) + 1)
+        model.program.layers[i] if i < len(model.program.layers) else f"layer {i}"
+        for i in range(int(used.max(initial=-1)) + 1)
     )
     return Report(
         name=model.name,

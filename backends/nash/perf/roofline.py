@@ -130,7 +130,9 @@ def roofline(model: Model) -> Roofline:
 def _constant_bytes(model: Model) -> int:
     """Bytes of the constants that the program loads, each once: the gaps that alignment leaves are never moved."""
     constants = model.memories.constants
-    loaded = {d.operands["src"] for d in model.program.decoded if d.opcode.name == "LOAD" and d.operands["src"].space == DDR}
+    loaded = {
+        d.operands["src"] for d in model.program.decoded if d.opcode.name == "LOAD" and d.operands["src"].space == DDR
+    }
     return min(sum(view.nbytes for view in loaded if view.address < constants), constants)
 
 

@@ -96,7 +96,9 @@ def _moved(spans: Sequence[Span], edges: Cycles) -> npt.NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(np.diff(edges) * np.maximum(np.cumsum(rates)[:-1], 0))])
 
 
-def intervals(spans: Sequence[Span], cycles: int, cores: int, clock_hz: float, count: int = 100) -> tuple[Interval, ...]:
+def intervals(
+    spans: Sequence[Span], cycles: int, cores: int, clock_hz: float, count: int = 100
+) -> tuple[Interval, ...]:
     """The run in `count` equal slices (fewer when it has fewer cycles)."""
     count = min(count, cycles)
     if not count:
@@ -108,7 +110,9 @@ def intervals(spans: Sequence[Span], cycles: int, cores: int, clock_hz: float, c
         return np.diff(np.interp(cuts, edges, cumulative)) / width
 
     compute = [s for s in spans if s.unit in COMPUTE_UNITS]
-    used = sum((per_slice(_busy([s for s in compute if s.core == core], edges)) for core in range(cores)), np.zeros(count))
+    used = sum(
+        (per_slice(_busy([s for s in compute if s.core == core], edges)) for core in range(cores)), np.zeros(count)
+    )
     load = per_slice(_moved([s for s in spans if s.unit == "LOAD"], edges)) * clock_hz
     store = per_slice(_moved([s for s in spans if s.unit == "STORE"], edges)) * clock_hz
     rows = zip((used / cores).tolist(), load.tolist(), store.tolist(), strict=True)

@@ -37,7 +37,9 @@ class FunctionOp(HbOperation):
         if function not in FUNCTIONS:
             raise VerifyException(f"there is no function '{function}'; known are {', '.join(sorted(FUNCTIONS))}")
         if len(parameters or ()) > len(FUNCTIONS[function].parameters):
-            raise VerifyException(f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}")
+            raise VerifyException(
+                f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}"
+            )
         return x
 
     @staticmethod

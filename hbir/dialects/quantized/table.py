@@ -57,7 +57,9 @@ class FunctionOp(QuantizedOperation):
         if function not in FUNCTIONS:
             raise VerifyException(f"there is no function '{function}'")
         if len(parameters or ()) > len(FUNCTIONS[function].parameters):
-            raise VerifyException(f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}")
+            raise VerifyException(
+                f"'{function}' has parameters {list(FUNCTIONS[function].parameters)}, not {parameters}"
+            )
         if per_tensor(x, "input").bits > 16 or grid.bits > 16:
             raise VerifyException("a function takes and gives int8 or int16")
         return tensor(shape_of(x), grid)

@@ -3,7 +3,8 @@
 """The threads that run tasks: a job is split into tasks that the caller and its helpers claim one by one.
 
 The caller never waits for a helper that has not begun: on a busy machine it simply runs every task itself. Helpers stay awake
-for a moment after a job, because a network is a row of short jobs, then sleep. A second caller, in another thread, runs its
+for a moment after a job, because a network is a row of short jobs, then sleep. When a helper that holds a task loses its
+processor to another program, the caller has to wait; after that it works alone for a while. A second caller, in another thread, runs its
 tasks alone; so does the child of a fork.
 """
 
@@ -23,8 +24,10 @@ from hbir.kernels.jit.simd import atomic_add, atomic_load, atomic_swap, call_tas
 __all__ = ["bind_task", "threads"]
 
 # Words of the shared state, a cache line (8 words) apart. A ticket holds the job's task count (above bit 20) and the next task.
-_TICKET, _DONE, _LOCK, _ADDRESS, _RECORD, _WORDS = 0, 8, 16, 24, 32, 40
+_TICKET, _DONE, _LOCK, _ADDRESS, _RECORD, _ALONE, _WORDS = 0, 8, 16, 24, 32, 40, 48
 _COUNT_BIT = 20
+_PATIENCE = 10_000  # rounds a caller waits for a helper that took a task before it counts the machine as busy
+_ALONE_JOBS = 200  # jobs it then runs without helpers
 _SPINS = 4000  # waiting rounds before a helper sleeps: a few hundred microseconds
 
 
@@ -49,7 +52,12 @@ def _work(state):
 
 @released
 def _run(state, address, count, record):
-    if count == 1 or atomic_swap(state + 8 * _LOCK, 1) != 0:
+    words = pointer_int64(state)
+    alone = count == 1
+    if not alone and words[_ALONE] > 0:
+        words[_ALONE] -= 1
+        alone = True
+    if alone or atomic_swap(state + 8 * _LOCK, 1) != 0:
         for index in range(count):
             call_task(address, index, record)
         return 0
@@ -58,8 +66,12 @@ def _run(state, address, count, record):
     atomic_swap(state + 8 * _DONE, 0)
     atomic_swap(state + 8 * _TICKET, count << _COUNT_BIT)
     _work(state)
+    waited = 0
     while atomic_load(state + 8 * _DONE) < count:
+        waited += 1
         relax()
+    if waited > _PATIENCE:
+        words[_ALONE] = _ALONE_JOBS
     atomic_swap(state + 8 * _LOCK, 0)
     return 0
 

@@ -40,7 +40,14 @@ def test_published_keys_are_exactly_these() -> None:
     assert list(summary["performance"]) == ["FPS", "latency (us)", "latency (ms)", "latency (us) by segments"]
     assert set(summary["DDR access data"]) == {
         *("DDR megabytes per run", "DDR bytes per run", "DDR bytes per second( for n FPS)", "loaded bytes per run"),
-        *("stored bytes per run", "min memory requirement", "input memory", "output memory", "static memory", "dynamic memory"),
+        *(
+            "stored bytes per run",
+            "min memory requirement",
+            "input memory",
+            "output memory",
+            "static memory",
+            "dynamic memory",
+        ),
     }
     assert list(summary["interval info"]) == [
         *("interval number", "interval time (ms)", "interval computing unit utilization"),
@@ -69,12 +76,16 @@ def test_numbers_agree_with_the_simulator() -> None:
     moved = written["summary"]["interval info"]
     seconds = moved["interval time (ms)"] / 1e3
     assert sum(moved["interval ddr loading bandwidth (megabytes/s)"]) * seconds * 1e6 == pytest.approx(timing.ddr_read)
-    assert sum(moved["interval ddr storing bandwidth (megabytes/s)"]) * seconds * 1e6 == pytest.approx(timing.ddr_written)
+    assert sum(moved["interval ddr storing bandwidth (megabytes/s)"]) * seconds * 1e6 == pytest.approx(
+        timing.ddr_written
+    )
     last = max(d["start_time (us)"] + d["working_time (us)"] for d in written["details"][0])
     assert last == pytest.approx(value.device_us)
     busy = {unit["unit"]: unit["busy (us)"] for unit in written["extensions"]["units"]}
     for unit, total in busy.items():
-        assert total == pytest.approx(sum(d["working_time (us)"] for d in written["details"][0] if d["inst_type"] == unit))
+        assert total == pytest.approx(
+            sum(d["working_time (us)"] for d in written["details"][0] if d["inst_type"] == unit)
+        )
 
 
 def test_memory_adds_up() -> None:
@@ -88,7 +99,14 @@ def test_memory_adds_up() -> None:
 def test_placements_name_operation_unit_and_reason() -> None:
     rows: tuple[dict[str, Any], ...] = (
         {"layer": "conv1", "op": "quantized.conv2d", "unit": "TAE", "reason": "", "tiles": 3, "macs": 7},
-        {"layer": "conv1", "op": "quantized.dequantize", "unit": "HOST", "reason": "no unit does it", "tiles": 1, "macs": 0},
+        {
+            "layer": "conv1",
+            "op": "quantized.dequantize",
+            "unit": "HOST",
+            "reason": "no unit does it",
+            "tiles": 1,
+            "macs": 0,
+        },
     )
     first, second = report(replace(chain(), placements=rows)).layers
     assert (first.layer, first.op, first.unit) == ("conv1", "quantized.conv2d, quantized.dequantize", "TAE, HOST")
