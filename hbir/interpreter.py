@@ -74,7 +74,8 @@ class Prepared:
                 hook(step.operation, cast(Sequence[Array], out))
             for slot in step.dead:
                 values[slot] = None
-        return [cast(Array, values[slot]) for slot in self.results]
+        # Operations may keep the buffers of their results for the next run: what leaves is a copy.
+        return [np.array(values[slot]) for slot in self.results]
 
 
 def prepare(function: FuncOp, store: ConstantStore) -> Prepared:

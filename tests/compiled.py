@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backends import Hbm, compile
+import backends
+from backends import Hbm
 from hbir import Module, export
 from hbir.march import March, load_march
 from passes import calibrate, convert
@@ -72,7 +73,7 @@ def compiled(module: Module, march: str | Path | March | None = None, **options:
     target = march if march is not None else module.march
     assert target is not None
     with tempfile.TemporaryDirectory() as folder:
-        return compile(module, Path(folder) / "model.hbm", load_march(target), **options)
+        return backends.compile(module, Path(folder) / "model.hbm", load_march(target), **options)
 
 
 def assert_equal_outputs(module: Module, binary: Hbm, feeds: Iterable[Feed], *, check: bool = False) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,12 @@ def _import(job: Job) -> Module:
         return module
     from hbir.frontends.onnx import export
 
-    return export(job.model, input_shapes={plan.name: plan.shape for plan in _named(job) if plan.shape is not None})
+    # The model's name in the binary is the prefix, as users of the published tool expect it.
+    return export(
+        job.model,
+        name=job.prefix,
+        input_shapes={plan.name: plan.shape for plan in _named(job) if plan.shape is not None},
+    )
 
 
 def _named(job: Job) -> Sequence[InputPlan]:
@@ -215,7 +220,7 @@ def _convert(module: Module, march: March, log: Log) -> Module:
 
 
 def _compile(job: Job, module: Module, march: March, path: Path, log: Log) -> Hbm:
-    from backends import compile
+    import backends
 
     with log.stage("compile", "compile the hbm model") as advance:
 
@@ -223,7 +228,7 @@ def _compile(job: Job, module: Module, march: March, path: Path, log: Log) -> Hb
             log.debug(f"{stage}: {100 * done:.0f} %")
             advance(done)
 
-        return compile(
+        return backends.compile(
             module, path, march, job.opt, core_num=job.core_num, balance=job.balance, max_l2m_size=job.max_l2m_size,
             debug=job.debug, progress=progress,
         )  # fmt: skip
@@ -282,7 +287,7 @@ def run_job(job: Job, log: Log) -> Outcome:
         outcome = _stages(job, march, module, state, data, Path(staging), log)
         files = tuple(path.replace(job.folder / path.name) for path in sorted(Path(staging).iterdir()))
     log.info("The hb_compile completes running.")
-    return Outcome(**{**vars(outcome), "files": (*files, job.folder / "hb_compile.log")})
+    return replace(outcome, files=(*files, job.folder / "hb_compile.log"))
 
 
 def _stages(job: Job, march: March, module: Module, state: str, data: _Data, staging: Path, log: Log) -> Outcome:

@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -34,9 +35,17 @@ def _console(*, stderr: bool = False) -> Any:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
 
 
+# Names come from files of others and could otherwise steer the terminal; tab and newline are harmless.
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
+
+
+def _visible(text: str) -> str:
+    return text.translate(_CONTROLS)
+
+
 def print_lines(*lines: str) -> None:
     """Plain lines on stdout."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.write("".join(f"{_visible(line)}\n" for line in lines))
 
 
 def print_json(value: Any) -> None:
@@ -51,14 +60,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.text import Text
 
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
+        title=Text(_visible(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
     )
     for column in columns:
         numeric = column.startswith("#")
-        table.add_column(column.lstrip("#"), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        table.add_column(Text(_visible(column.lstrip("#"))), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
         # Text, not markup: names come from the user's file and may hold brackets.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else _visible(str(cell))) for cell in row))
     console, stream = _console(stderr=stderr), sys.stderr if stderr else sys.stdout
     if stream.isatty():
         console.print(table)
@@ -98,6 +107,11 @@ class Log:
         self._file.writelines(self._pending)
         self._pending.clear()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a log file."""
+        return self._file is not None
+
     def close(self) -> None:
         """Finish the log file."""
         if self._file is not None:
@@ -134,6 +148,7 @@ class Log:
         self._write("ERROR", str(error) or type(error).__name__)
 
     def _say(self, text: str) -> None:
+        text = _visible(text)
         if self._terminal:
             from rich.text import Text
 
@@ -142,7 +157,7 @@ class Log:
             sys.stderr.write(text + "\n")
 
     @contextmanager
-    def stage(self, name: str, verb: str) -> Iterator[Advance]:
+    def stage(self, name: str, verb: str) -> Generator[Advance]:
         """Run a stage: `verb` as in "Start to `verb`." and "Successfully `verb`."; the value reports its progress."""
         self.stage_name = name
         self._write("INFO", f"Start to {verb}.")
@@ -174,9 +189,10 @@ class Log:
 @contextmanager
 def command_errors(log: Log | None = None) -> Generator[None]:
     """Turn what a user can cause into one paragraph on stderr and exit status 1; Ctrl-C into 130, termination into 143."""
+    previous = None
     if threading.current_thread() is threading.main_thread():
         # Without a handler a terminated process would leave its half-written files.
-        signal.signal(signal.SIGTERM, _terminate)
+        previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except HbError as error:
@@ -184,19 +200,32 @@ def command_errors(log: Log | None = None) -> Generator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        reason = error.strerror or str(error)
         wrapped = ConfigError(
-            Refusal.SYSTEM,
-            f"the system refused: {error.strerror or error}",
+            *(Refusal.SYSTEM, f"the system refused: {reason}"),
             where=str(error.filename or ""),
             lever="mend it and run again",
         )
         _fail(str(wrapped), wrapped, log)
+    except Exception as error:
+        # A fault of the compiler. With a log file the details go there; without one they must be seen.
+        if log is None or not log.is_open:
+            raise
+        log.debug(traceback.format_exc())
+        fault = ConfigError(
+            *(Refusal.INTERNAL, f"internal error: {type(error).__name__}: {error}"),
+            where=log.stage_name and f"stage '{log.stage_name}'",
+            lever="this is a fault of the compiler: report it with hb_compile.log and the model",
+        )
+        _fail(str(fault), fault, log)
     except KeyboardInterrupt as error:
         if log is not None:
             log.error(error)
         sys.stderr.write("interrupted; nothing was written\n")
         sys.exit(130)
     finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
         if log is not None:
             log.close()
 
@@ -208,7 +237,7 @@ def _terminate(number: int, frame: object) -> None:
 def _fail(text: str, error: BaseException, log: Log | None) -> None:
     if log is not None:
         log.error(error)
-    paragraph = " ".join(text.split())
+    paragraph = _visible(" ".join(text.split()))
     if sys.stderr.isatty():
         from rich.text import Text
 

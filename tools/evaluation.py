@@ -26,7 +26,7 @@ Feed = Mapping[str, Array]
 class Binary(Protocol):
     """A compiled function; `backends.Hbm(path)[0]` is one."""
 
-    def feed(self, inputs: Feed) -> dict[str, Array]:
+    def feed(self, inputs: Feed, /) -> Feed:
         """Named outputs for named inputs."""
         ...
 

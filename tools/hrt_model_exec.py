@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -103,7 +103,7 @@ def model_info(model_file: Path | None, model_name: str | None, as_json: bool) -
             for index, properties in enumerate(tensors):
                 print_lines("", f"{side}[{index}]:")
                 for key, value in properties.items():
-                    shown = f"({','.join(map(str, value))})" if isinstance(value, list) else value
+                    shown = f"({','.join(map(str, cast(list[object], value)))})" if isinstance(value, list) else value
                     print_lines(f"{key}: {shown}")
 
 
@@ -176,8 +176,15 @@ def infer(model_file: Path | None, model_name: str | None, as_json: bool, input_
 def _perf_lines(result: Throughput) -> list[str]:
     total, mean = 1e3 * result.total_latency_seconds, 1e3 * result.average_latency_seconds
     return [
-        f"Frame count: {result.frames}, Thread Average: {mean:.6f} ms, thread max latency: {1e3 * result.longest_seconds:.6f} ms,"
-        f" thread min latency: {1e3 * result.shortest_seconds:.6f} ms, FPS: {result.frames_per_second:.6f}",
+        ", ".join(
+            (
+                f"Frame count: {result.frames}",
+                f"Thread Average: {mean:.6f} ms",
+                f"thread max latency: {1e3 * result.longest_seconds:.6f} ms",
+                f"thread min latency: {1e3 * result.shortest_seconds:.6f} ms",
+                f"FPS: {result.frames_per_second:.6f}",
+            )
+        ),
         "",
         "Running condition:",
         f"  Thread number is: {result.threads}",
@@ -238,10 +245,11 @@ def perf(
             print_json(values)
             return
         print_lines(*_perf_lines(result))
+        cores = result.groups * function.model.memories.cores
         print_lines(
             "",
-            f"Simulated device: {1e3 * result.device_seconds:.6f} ms a frame, {1e3 * result.dispatch_seconds:.3f} ms dispatch overhead,"
-            f" {result.groups} group{'s' * (result.groups > 1)} of {function.model.memories.cores} core{'s' * (function.model.memories.cores > 1)}",
+            f"Simulated device: {1e3 * result.device_seconds:.6f} ms a frame alone, {result.groups} at a time on {cores} of"
+            f" {function.model.march.cores} cores, {1e3 * result.dispatch_seconds:.3f} ms dispatch overhead",
             f"This computer: {1e3 * wall:.3f} ms of wall time a frame in the functional simulator",
         )
 

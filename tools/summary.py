@@ -159,6 +159,11 @@ def _percent(part: int | None, whole: int) -> str:
     return "–" if part is None else f"{part}/{whole} ({100 * part / whole:.1f} %)"
 
 
+def _short(operations: str) -> str:
+    """Operation names without their dialects."""
+    return ", ".join(name.rsplit(".", 1)[-1] for name in operations.split(", "))
+
+
 def _bytes(count: int) -> str:
     return f"{count:,}"
 
@@ -190,7 +195,7 @@ def print_outcome(outcome: Outcome) -> None:
     if perf is not None:
         cells = [
             (
-                *(r["layer"], r["op"], r["unit"], "" if r["cosine"] is None else f"{r['cosine']:.5f}"),
+                *(r["layer"], _short(r["op"]), r["unit"], "" if r["cosine"] is None else f"{r['cosine']:.5f}"),
                 *(f"{r['time (us)']:.2f}", f"{r['roofline (us)']:.2f}", r["limited by"]),
                 *(_bytes(r["loaded bytes"]), _bytes(r["stored bytes"])),
             )
@@ -203,12 +208,14 @@ def print_outcome(outcome: Outcome) -> None:
             print_lines(f"on the host CPU: {row['layer']} ({row['op']}): {row['reason']}")
     _print_evaluation(outcome)
     if perf is not None:
+        line = perf.roofline
         print_lines(
             "",
             f"Device latency:          {perf.device_us / 1000:.3f} ms ({perf.frames_per_second:.1f} frames/s)",
             f"Latency of a board run:  {perf.board_us / 1000:.3f} ms, with {perf.dispatch_us / 1000:.2f} ms dispatch overhead",
-            f"DDR bytes per run:       {_bytes(perf.ddr_bytes)} ({_bytes(perf.roofline.compulsory_bytes)} compulsory)",
-            f"Roofline:                {perf.roofline.microseconds / 1000:.3f} ms, {perf.roofline.limited_by}; latency is {perf.over_roofline:.2f} times that",
+            f"DDR bytes per run:       {_bytes(perf.ddr_bytes)} ({_bytes(line.compulsory_bytes)} compulsory)",
+            f"Roofline:                {line.microseconds / 1000:.3f} ms, {line.limited_by};"
+            f" the device takes {perf.over_roofline:.2f} times that",
         )
         slow = [
             row

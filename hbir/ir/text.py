@@ -7,7 +7,7 @@ from io import StringIO
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
-from xdsl.dialects.func import Func
+from xdsl.dialects.func import Func, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Dialect
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -44,14 +44,29 @@ def print_module(module: ModuleOp, *, locations: bool = True) -> str:
     return out.getvalue().rstrip("\n") + "\n"
 
 
+def _check_functions(module: ModuleOp) -> None:
+    """Every function is one block that ends in func.return, and there is nothing beside functions."""
+    for op in module.body.block.ops:
+        if not isinstance(op, FuncOp):
+            raise IrError(6, f"a module holds functions, not {op.name}")
+        blocks = op.body.blocks
+        if len(blocks) != 1 or not isinstance(blocks[0].last_op, ReturnOp):
+            why = "a network is one block of operations that ends in func.return"
+            raise IrError(6, f"function '{op.sym_name.data}' is not a network", why=why)
+
+
 def verify_module(module: ModuleOp) -> None:
-    """Types, attributes and definition before use. Raises IrError HB0204 with the reason alone, never the whole module."""
+    """Types, attributes, definition before use, and functions of one block.
+
+    Raises IrError HB0203, HB0204 or HB0206 with the reason alone, never the whole module.
+    """
     try:
         module.verify()
     except VerifyException as error:
         reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
         raise IrError(4, "the module does not verify", why=reason) from None
     check_order(module)
+    _check_functions(module)
 
 
 def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text>") -> ModuleOp:

@@ -37,7 +37,7 @@ def filled(shape: Sequence[int], dtype: npt.DTypeLike, seed: int, reach: float =
     else:
         limits = np.iinfo(kind)
         array = rng.integers(limits.min, limits.max, tuple(shape), kind, endpoint=True)
-        special = np.array([limits.min, limits.max, 0, 1, -1], kind)
+        special = np.array([limits.min, limits.max, 0, 1, max(-1, limits.min)], kind)
     flat = array.reshape(-1)
     if flat.size and rng.integers(2):
         where = rng.integers(0, flat.size, max(1, flat.size // 8))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from hbir.module import Function
 from tests.tools.small import SHAPE, build_model
 from tools.evaluation import cosine, evaluate
 
-Feed = dict[str, npt.NDArray[np.float32]]
+Feed = dict[str, npt.NDArray[Any]]
 
 
 class Shifted:
@@ -23,7 +25,7 @@ class Shifted:
     def __init__(self, function: Function, by: float = 0.0) -> None:
         self.function, self.by = function, by
 
-    def feed(self, inputs: Feed) -> Feed:
+    def feed(self, inputs: Mapping[str, npt.NDArray[Any]], /) -> Feed:
         return {
             name: (value + np.float32(self.by)).astype(np.float32) for name, value in self.function.feed(inputs).items()
         }

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
 
 from backends import Hbm
 from hbir.module import load
@@ -72,13 +72,12 @@ def test_configuration_gives_every_file_and_the_log(tmp_path: Path) -> None:
 def test_binary_equals_the_module_and_resembles_the_float_model(tmp_path: Path) -> None:
     succeed("-c", write_config(tmp_path / "c.yaml", configuration(tmp_path)))
     binary, module = Hbm(tmp_path / "out/small.hbm")[0], load(tmp_path / "out/small_quantized_model.mlir")[0]
-    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(7)
     for _ in range(3):
         feed = {"x": random.normal(0, 1, SHAPE).astype(np.float32)}
         (value,) = binary.feed(feed).values()
         assert value.tobytes() == module.feed(feed)["y"].tobytes()
-        (expected,) = session.run(None, feed)
+        (expected,) = run_float(tmp_path / "small.onnx", [feed])[0].values()
         # Three 8-bit roundings of values near 1 leave a few percent.
         assert np.abs(expected - value).max() < 0.1 * np.abs(expected).max()
     (output,) = report(tmp_path / "out")["evaluation"]["outputs"]
@@ -186,11 +185,10 @@ def test_image_inputs_take_pixels(tmp_path: Path) -> None:
     succeed("-c", write_config(tmp_path / "c.yaml", config))
     binary = Hbm(tmp_path / "out/small.hbm")[0]
     assert binary.flatten_inputs[0].shape == (1, 16, 16, 3)
-    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
     for seed in range(3):
         rgb = np.random.default_rng(seed).integers(0, 256, SHAPE).astype(np.float32)
         mean, deviation = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((120, 110, 100), (60, 61, 62)))
-        (expected,) = session.run(None, {"x": (rgb - mean) / deviation})
+        (expected,) = run_float(tmp_path / "small.onnx", [{"x": (rgb - mean) / deviation}])[0].values()
         fed = np.ascontiguousarray(rgb.transpose(0, 2, 3, 1)[..., ::-1])
         (value,) = binary.feed({"x": fed}).values()
         assert np.abs(expected - value).max() < 0.1 * np.abs(expected).max()
@@ -247,3 +245,35 @@ def test_an_interrupted_run_leaves_only_its_log(tmp_path: Path, number: signal.S
     assert process.wait(30) == 128 + number
     assert "Traceback" not in rest
     assert names(tmp_path / "out") == {"hb_compile.log"}
+
+
+def test_two_inputs_are_paired_by_name(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["left", "w"], ["c"], "conv"),
+        helper.make_node("Add", ["c", "right"], ["y"], "add"),
+    ]
+    weight = np.full((2, 3, 1, 1), 0.25, np.float32)
+    shapes = {"left": (1, 3, 4, 4), "right": (1, 2, 4, 4)}
+    graph = helper.make_graph(
+        nodes,
+        "pair",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "pair.onnx").write_bytes(model.SerializeToString())
+    config = configuration(tmp_path)
+    config["model_parameters"]["onnx_model"] = str(tmp_path / "pair.onnx")
+    folders = [str(write_samples(tmp_path / name, 3, shape=shapes[name])) for name in ("right", "left")]
+    config["input_parameters"] = {
+        "input_name": "right;left",
+        **{f"input_type_{k}": "featuremap;featuremap" for k in ("rt", "train")},
+    }
+    config["calibration_parameters"]["cal_data_dir"] = ";".join(folders)
+    succeed("-c", write_config(tmp_path / "c.yaml", config))
+    binary = Hbm(tmp_path / "out/small.hbm")[0]
+    assert [tensor.name for tensor in binary.flatten_inputs] == ["left", "right"]
+    config["calibration_parameters"]["cal_data_dir"] = ";".join(folders[::-1])
+    wrong = run("-c", write_config(tmp_path / "c.yaml", config))
+    assert wrong.exit_code == 1 and "HB0423 at input 'right'" in wrong.stderr

@@ -94,7 +94,7 @@ def test_inference_writes_what_the_binary_gives(folder: Path, tmp_path: Path) ->
 
 def test_one_of_several_models_is_chosen(folder: Path, tmp_path: Path) -> None:
     other = folder / "other.onnx"
-    other.write_bytes((folder / "small.onnx").read_bytes().replace(b"\x05small", b"\x05other"))
+    other.write_bytes((folder / "small.onnx").read_bytes())
     run(hb_compile.main, "-q", "--fast-perf", "-m", other, "--march", "nash-p", "-o", tmp_path)
     link([folder / "small.hbm", tmp_path / "other.hbm"], tmp_path / "both.hbm")
     both = tmp_path / "both.hbm"

@@ -30,6 +30,11 @@ def _time(us: float) -> str:
     return f"{us:.2f} µs" if us < 1000 else f"{us / 1000:.3f} ms"
 
 
+def _short(operations: str) -> str:
+    """Operation names without their dialects."""
+    return ", ".join(name.rsplit(".", 1)[-1] for name in operations.split(", "))
+
+
 def _count(value: float) -> str:
     for unit in ("", " k", " M", " G"):
         if value < 1000:
@@ -44,8 +49,8 @@ def _template() -> Any:
 
     # Layer names come from files of others: everything is escaped, also what stands inside the script (`tojson`).
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(bytes=_bytes, time=_time, count=_count)
-    return environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
+    environment.filters.update(bytes=_bytes, time=_time, count=_count, short=_short)
+    return environment.from_string(files("backends.nash.perf").joinpath("page.html.j2").read_text(encoding="utf-8"))
 
 
 def _steps(values: list[float], top: float) -> str:

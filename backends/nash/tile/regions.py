@@ -42,7 +42,7 @@ def tile_axis(node: Node) -> int | None:
     """The output axis along which a node may be cut, or None for one that works on whole tensors."""
     shape = node.out.shape
     if node.opcode in _WINDOWS:
-        return 1
+        return 1 if _every_window_meets_rows(node) else None
     if node.opcode in _POINTWISE:
         # A table of scales runs along the last axis, and cutting rows short would cost more than it hides.
         longest = max(shape[:-1], default=1)
@@ -57,6 +57,13 @@ def tile_axis(node: Node) -> int | None:
         mask = int(node.params["axes"])
         return next((axis for axis, n in enumerate(shape) if n > 1 and not mask >> axis & 1), None)
     return None
+
+
+def _every_window_meets_rows(node: Node) -> bool:
+    """Whether no window lies wholly in the padding: a tile of such windows would need no row of the input at all."""
+    p = node.params
+    reach = int(p.get("dilation_h", 1)) * (int(p["kernel_h"]) - 1) + 1
+    return max(int(p["pad_top"]), int(p["pad_bottom"])) < reach
 
 
 def _window(node: Node, low: int, high: int, size: int) -> tuple[int, int, int, int]:

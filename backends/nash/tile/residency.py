@@ -16,6 +16,7 @@ from backends.nash.lower.graph import Node, TensorView, UnitGraph
 from backends.nash.tile.plan import NodePlan, TilePlan
 from backends.nash.tile.regions import input_part, output_part, tile_axis
 from hbir.errors import BackendError
+from hbir.kernels.packing import packed_size
 from hbir.march import March
 
 __all__ = ["TileOptions", "node_cycles", "tile", "weight_bytes"]
@@ -54,10 +55,8 @@ def node_cycles(node: Node, march: March) -> int:
 def weight_bytes(node: Node, channels: int) -> int:
     """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels."""
     weight = node.constants["weight"]
-    per_channel = weight[0].size * weight.dtype.itemsize
-    depth = -(-per_channel // 4) * 4
-    rows = -(-channels // _PACK) * _PACK
-    return rows * depth + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
+    packed = packed_size((channels, *weight.shape[1:]), groups=int(node.params["groups"])) * weight.dtype.itemsize
+    return packed + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
 
 
 def _ranges(total: int, parts: int, align: int = 1) -> tuple[tuple[int, int], ...]:

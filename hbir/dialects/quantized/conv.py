@@ -11,7 +11,6 @@ Without `multiplier` the accumulator itself is the result, and the element type 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,14 +144,25 @@ class Conv2dOp(QuantizedOperation):
         return result
 
     def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
-        weight = constants[1]
-        prepared = None
-        if weight is not None and (constants[2] is not None or self.bias is None):
-            from hbir.kernels import pack_weight
+        weight, bias = constants[1], constants[2]
+        if weight is None or (bias is None and self.bias is not None):
+            return super().evaluator(constants)
+        from hbir.kernels import bind_conv2d, pack_weight
+        from hbir.kernels.reuse import reusing
 
-            folded = folded_bias(weight, constants[2], self.zero_points[0])
-            prepared = (pack_weight(weight, groups=self.values["groups"]), folded)
-        return partial(self.evaluate, **self.values, zero_points=self.zero_points, prepared=prepared)
+        values, input_bits = self.values, quantized_element(self.input.type).bits
+        packed = pack_weight(weight, groups=values["groups"])
+        folded = folded_bias(weight, bias, self.zero_points[0]).astype(np.int32 if input_bits == 8 else np.int64)
+        options = _kernel_options(values, self.zero_points, weight.shape)
+        scales = [None if v is None else np.ascontiguousarray(np.broadcast_to(v, weight.shape[0])) for v in
+                  (values["multiplier"], values["shift"])]  # fmt: skip
+
+        def bind(x: Array, residual: Array | None, *, out: Array) -> Callable[[], object]:
+            extra = {} if residual is None else {"residual": residual}
+            return bind_conv2d(x, packed, folded, *scales, **options, **extra, out=out)
+
+        run = reusing(bind, shape_of(self.output.type), element_dtype(self.grid))
+        return lambda x, w, b, residual: run(x, residual)
 
     @staticmethod
     def evaluate(
@@ -175,40 +185,42 @@ class Conv2dOp(QuantizedOperation):
         output_shift: npt.NDArray[np.int8] | None,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-        prepared: tuple[Any, Array] | None = None,
         **_: Any,
     ) -> Array:
         from hbir.kernels import conv2d, pack_weight
 
-        packed, total = prepared or (pack_weight(w, groups=groups), folded_bias(w, bias, zero_points[0]))
-        extra: dict[str, Any] = {}
-        if residual is not None and residual_multiplier is not None and output_multiplier is not None:
-            extra = {
-                "residual": residual,
-                "residual_multiplier": scalar(residual_multiplier),
-                "residual_shift": scalar(residual_shift),  # pyright: ignore[reportArgumentType]
-                "residual_zp": zero_points[3],
-                "out_multiplier": scalar(output_multiplier),
-                "out_shift": scalar(output_shift),  # pyright: ignore[reportArgumentType]
-            }
-        return conv2d(
-            x,
-            packed,
-            total,
-            multiplier,
-            shift,
-            weight_shape=w.shape,
-            stride=stride,
-            pad=pad,
-            dilation=dilation,
-            groups=groups,
-            pad_value=zero_points[0],
-            zp_out=grid.zero_point if multiplier is not None else 0,
-            lo=low,
-            hi=high,
-            out_dtype=element_dtype(grid),
-            **extra,
-        )
+        values = {
+            **{"stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "multiplier": multiplier},
+            **{"low": low, "high": high, "grid": grid, "residual_multiplier": residual_multiplier},
+            **{"residual_shift": residual_shift, "output_multiplier": output_multiplier, "output_shift": output_shift},
+        }
+        options = _kernel_options(values, zero_points, w.shape)
+        extra = {} if residual is None else {"residual": residual}
+        packed, total = pack_weight(w, groups=groups), folded_bias(w, bias, zero_points[0])
+        return conv2d(x, packed, total, multiplier, shift, **options, **extra, out_dtype=element_dtype(grid))
+
+
+def _kernel_options(values: dict[str, Any], zero_points: Sequence[int], weight_shape: Sequence[int]) -> dict[str, Any]:
+    """The keyword arguments of the convolution kernel, but for operands and result."""
+    grid, raw = values["grid"], values["multiplier"] is None
+    options = {
+        "weight_shape": tuple(weight_shape),
+        **{key: tuple(values[key]) for key in ("stride", "pad", "dilation")},
+        "groups": values["groups"],
+        "pad_value": zero_points[0],
+        "zp_out": 0 if raw else grid.zero_point,
+        "lo": values["low"],
+        "hi": values["high"],
+    }
+    if values["output_multiplier"] is not None:
+        options |= {
+            "residual_multiplier": scalar(values["residual_multiplier"]),
+            "residual_shift": scalar(values["residual_shift"]),
+            "residual_zp": zero_points[3],
+            "out_multiplier": scalar(values["output_multiplier"]),
+            "out_shift": scalar(values["output_shift"]),
+        }
+    return options
 
 
 def _check_bias(bias: Tensor, channels: int, input_bits: int) -> None:

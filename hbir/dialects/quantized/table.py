@@ -108,6 +108,12 @@ class TableOp(QuantizedOperation):
         _check_table(table, 256, 8)
         return tensor(shape_of(x), grid)
 
+    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+        from hbir.kernels import bind_table_int8
+        from hbir.kernels.reuse import reusing
+
+        return reusing(bind_table_int8, shape_of(self.output.type), element_dtype(self.grid))
+
     @staticmethod
     def evaluate(
         x: Array, table: Array, *, grid: UniformQuantizedType, zero_points: Sequence[int], function: str | None

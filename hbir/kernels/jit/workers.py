@@ -4,8 +4,8 @@
 
 The caller never waits for a helper that has not begun: on a busy machine it simply runs every task itself. Helpers stay awake
 for a moment after a job, because a network is a row of short jobs, then sleep. When a helper that holds a task loses its
-processor to another program, the caller has to wait; after that it works alone for a while. A second caller, in another thread, runs its
-tasks alone; so does the child of a fork.
+processor to another program, the caller has to wait; after that it works alone for a while. A second caller, in another
+thread, runs its tasks alone; so does the child of a fork.
 """
 
 from __future__ import annotations

@@ -1,0 +1,192 @@
+"""Modules on disk: what is written, and hostile weight files."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from hbir import load, save
+from hbir.errors import ConfigError, FileFormatError, IrError
+from hbir.ir.constants import ConstantStore
+from hbir.ir.files import used_blobs
+from hbir.module import Module
+from hbir.testing import assert_same_semantics, modules, tensors
+
+
+@given(module=modules(("hbir", "quantized"), 5))
+def test_save_and_load(tmp_path_factory: pytest.TempPathFactory, module: Module) -> None:
+    path = tmp_path_factory.mktemp("m") / "net.mlir"
+    save(module, path)
+    again = load(path)
+    assert str(again) == str(module)
+    assert_same_semantics(module, again)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["net.mlir", "net.weights"]
+
+
+def _saved(folder: Path) -> Path:
+    store = ConstantStore()
+    from xdsl.dialects.builtin import FunctionType, ModuleOp, f32
+    from xdsl.dialects.func import FuncOp, ReturnOp
+    from xdsl.ir import Block, Region
+
+    from hbir.dialects.hbir import constant
+
+    ops = [constant(np.arange(n, dtype=np.float32), store, f32) for n in (1, 64, 7)]
+    block = Block([*ops, ReturnOp(*[op.output for op in ops])])
+    function = FuncOp("main", FunctionType.from_lists([], [op.output.type for op in ops]), Region(block))
+    path = folder / "net.mlir"
+    save(Module(ModuleOp([function]), store), path)
+    return path
+
+
+def test_weights_are_aligned_and_without_holes(tmp_path: Path) -> None:
+    data = _saved(tmp_path).with_suffix(".weights").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    spans = sorted(entry["data_offsets"] for entry in header.values())
+    assert (8 + size) % 64 == 0
+    assert [begin for begin, _ in spans] == [0, *[end for _, end in spans[:-1]]]
+    assert spans[-1][1] == len(data) - 8 - size
+    for entry in header.values():
+        begin, end = entry["data_offsets"]
+        length = end - begin
+        assert begin % min(length & -length, 64) == 0
+
+
+def _rewrite(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        head = json.dumps(change(header) or header).encode()
+        return len(head).to_bytes(8, "little") + head + data[8 + size :]
+
+    return apply
+
+
+def _set(value: Any) -> Callable[[bytes], bytes]:
+    def change(header: dict[str, Any]) -> None:
+        for entry in header.values():
+            entry["data_offsets"] = value
+
+    return _rewrite(change)
+
+
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "short": lambda data: data[:7],
+    "header longer than the file": lambda data: (1 << 40).to_bytes(8, "little") + data[8:],
+    "header of 2^63": lambda data: b"\xff" * 8 + data[8:],
+    "not JSON": lambda data: data[:8] + b"{" + data[9:].replace(b"}", b"]"),
+    "not UTF-8": lambda data: data[:8] + b"\xff\xfe" + data[10:],
+    "a list": _rewrite(lambda header: [1]),
+    "deep": lambda data: (100000).to_bytes(8, "little") + b"[" * 100000,
+    "no entries": _rewrite(lambda header: {"a": 1}),
+    "no offsets": _rewrite(lambda header: {key: {} for key in header}),
+    "one offset": _set([0]),
+    "infinite offsets": _set([0, float("inf")]),
+    "nan offsets": _set([float("nan"), 1]),
+    "offsets of text": _set(["a", "b"]),
+    "negative offsets": _set([-4, 0]),
+    "swapped offsets": _set([4, 0]),
+    "offsets behind the file": _set([1 << 50, (1 << 50) + 4]),
+    "overlap": _set([0, 4]),
+    "truncated": lambda data: data[:-1],
+    "flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_weights_are_refused(tmp_path: Path, name: str) -> None:
+    path = _saved(tmp_path)
+    weights = path.with_suffix(".weights")
+    weights.write_bytes(HOSTILE[name](weights.read_bytes()))
+    with pytest.raises(FileFormatError, match="HB0601.*net.weights"):
+        load(path)
+
+
+def test_every_truncation_and_many_flips(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+    weights, rng = path.with_suffix(".weights"), random.Random(0)
+    good = weights.read_bytes()
+    text = str(load(path))
+    for length in range(0, len(good), 3):
+        weights.write_bytes(good[:length])
+        with pytest.raises(FileFormatError):
+            load(path)
+    for _ in range(300):
+        at = rng.randrange(len(good))
+        weights.write_bytes(good[:at] + bytes([good[at] ^ (1 << rng.randrange(8))]) + good[at + 1 :])
+        try:  # a flip in a field that nobody reads changes nothing
+            assert str(load(path)) == text
+        except FileFormatError as error:
+            assert error.code == "HB0601"
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+    path.with_suffix(".weights").unlink()
+    with pytest.raises(IrError, match="HB0206.*net.weights is missing"):
+        load(path)
+    path.with_suffix(".weights").mkdir()
+    with pytest.raises(IrError, match="HB0206.*cannot be read"):
+        load(path)
+    with pytest.raises(IrError, match="HB0207"):
+        load(tmp_path / "none.mlir")
+    with pytest.raises(IrError, match="HB0234"):
+        load(tmp_path / "net.onnx")
+    with pytest.raises(IrError, match="HB0234"):
+        save(Module.parse('"builtin.module"() ({}) : () -> ()'), tmp_path / "net.bc")
+    (tmp_path / "binary.mlir").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(IrError, match="HB0207"):
+        load(tmp_path / "binary.mlir")
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _saved(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ConfigError, match="HB0801.*No space left"):
+        save(load(path), path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="HB0801"):
+        save(Module.parse('"builtin.module"() ({}) : () -> ()'), tmp_path / "file" / "net.mlir")
+
+
+@given(tensors(dtype=np.float32), tensors(dtype=np.int16))
+def test_the_store(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> None:
+    store = ConstantStore()
+    first, second = store.put(a), store.put(b)
+    assert store.put(a.copy()) == first
+    assert store.put(a.astype(">f4")) == first
+    np.testing.assert_array_equal(store.array(first, np.float32, a.shape), a, strict=True)
+    np.testing.assert_array_equal(store.array(second, np.int16, b.shape), b, strict=True)
+    with pytest.raises(IrError, match="HB0202"):
+        store.array(first, np.float32, (*a.shape, 2))
+    with pytest.raises(IrError, match="HB0201.*not in the store"):
+        ConstantStore().bytes(first)
+
+
+def test_a_constant_without_elements(tmp_path: Path) -> None:
+    store = ConstantStore()
+    blob = store.put(np.zeros((0, 3), np.float32))
+    assert store.array(blob, np.float32, (0, 3)).shape == (0, 3)
+
+
+def test_used_blobs_come_in_order_of_first_use(tmp_path: Path) -> None:
+    module = load(_saved(tmp_path))
+    assert [blob.size.data for blob in used_blobs(module.op)] == [4, 256, 28]
