@@ -154,11 +154,8 @@ def link(parts: Sequence[Hbm | str | Path], path: str | Path) -> Hbm:
 
 def hbm_perf(path: str | Path, output_dir: str | Path | None = None) -> int:
     """Static performance estimate: writes HTML, JSON, trace and CSV for every model; 0 when it worked."""
-    from backends.nash.perf import write_reports
+    from backends.nash import perf
 
-    source = Path(path)
-    for model in Hbm(source).models:
-        write_reports(model, Path(output_dir) if output_dir is not None else source.parent)
-    return 0
+    return perf.hbm_perf(path, output_dir)
 
 

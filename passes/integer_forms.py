@@ -229,7 +229,8 @@ def _product(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantizedT
 
 def _extremum(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantizedType, anchor: Operation) -> HbOperation:
     same = [v if quantized_element(v.type) == grid else build.rescale(v, grid, anchor) for v in x]
-    return type(op).make(*same)
+    kind: type[HbOperation] = f.MaximumOp if isinstance(op, f.MaximumOp) else f.MinimumOp
+    return kind.make(*same)
 
 
 def _clip(

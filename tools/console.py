@@ -60,11 +60,18 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.text import Text
 
     table = Table(
-        title=Text(_visible(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold"
+        title=Text(_visible(title)),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        header_style="bold",
     )
     for column in columns:
         numeric = column.startswith("#")
-        table.add_column(Text(_visible(column.lstrip("#"))), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        table.add_column(
+            Text(_visible(column.lstrip("#"))), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold"
+        )
     for row in rows:
         # Text, not markup: names come from the user's file and may hold brackets.
         table.add_row(*(Text("" if cell is None else _visible(str(cell))) for cell in row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from backends.nash.allocate import Addresses, allocate
@@ -14,6 +14,7 @@ from backends.nash.lower import TensorView, UnitGraph, lower
 from backends.nash.schedule import Schedule, schedule
 from backends.nash.simulator.timing import simulate
 from backends.nash.tile import TileOptions, TilePlan, tile
+from backends.nash.tile.residency import node_cycles
 from hbir.errors import BackendError
 from hbir.march import March
 from hbir.module import Argument, Module
@@ -85,12 +86,16 @@ def _plans(
         raise refusal
 
 
+def _silent(stage: str, done: float) -> None:
+    """Progress that nobody watches."""
+
+
 def compile_model(
     module: Module, march: March, options: CompileOptions, progress: Callable[[str, float], None] | None = None
 ) -> Model:
     """The compiled model. Raises BackendError for options or layers that the march cannot serve."""
     _check(options, march)
-    report = progress or (lambda stage, done: None)
+    report = progress or _silent
     report("lower", 0.0)
     graph = lower(module, march)
     best: _Candidate | None = None
@@ -133,7 +138,7 @@ def _tool_version() -> str:
         return "source"
 
 
-def _placements(graph: UnitGraph, plan: TilePlan) -> tuple[Mapping[str, str | int | float | bool | None], ...]:
+def _placements(graph: UnitGraph, plan: TilePlan, march: March) -> tuple[Mapping[str, str | int | float | bool | None], ...]:
     return tuple(
         {
             "layer": node.layer,
@@ -143,6 +148,7 @@ def _placements(graph: UnitGraph, plan: TilePlan) -> tuple[Mapping[str, str | in
             "tiles": len(cut.tiles) * len(cut.chunks),
             "macs": node.macs,
             "dtype": node.out.dtype,
+            "cycles": node_cycles(node, march),
         }
         for node, cut in zip(graph.nodes, plan.nodes, strict=True)
     )
@@ -158,6 +164,7 @@ def _model(
     options: CompileOptions,
 ) -> Model:
     program, constants = encode(tasks, addresses)
+    program = program if options.debug else replace(program, layers=())
     function = module[0]
     where = {b.name: addresses.address[i] for i, b in enumerate(tasks.buffers) if b.kind == "input"}
     targets = {b.name: addresses.address[i] for i, b in enumerate(tasks.buffers) if b.kind == "output"}
@@ -178,7 +185,7 @@ def _model(
         memoryview(constants),
         program,
         HostSegment(graph.host_text, graph.host_constants) if graph.host_text else None,
-        _placements(graph, plan) if options.debug else (),
+        _placements(graph, plan, march) if options.debug else (),
         {"opt": options.opt, "balance": options.balance, "core_num": cores, "max_l2m_size": options.l2m_bytes},
         options.description,
         _tool_version(),

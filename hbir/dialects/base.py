@@ -48,6 +48,7 @@ __all__ = [
     "flag",
     "floats",
     "integer",
+    "integer_width",
     "integers",
     "not_quantized",
     "number",
@@ -138,12 +139,17 @@ def element_dtype(element: Attribute) -> np.dtype[Any]:
         element = element.storage
     if element == _PIXEL:
         return np.dtype(np.uint8)
-    signed = isinstance(element, IntegerType) and element.signedness.data is not Signedness.UNSIGNED
-    if isinstance(element, IntegerType) and signed and element.width.data in _INTEGERS:
-        return np.dtype(_INTEGERS[element.width.data])
+    width = integer_width(element)
+    if width in _INTEGERS and cast(Any, element).signedness.data is not Signedness.UNSIGNED:
+        return np.dtype(_INTEGERS[width])
     if type(element) in _FLOATS:
         return np.dtype(_FLOATS[type(element)])
     raise VerifyException(f"element type {element} has no numpy dtype")
+
+
+def integer_width(element: object) -> int:
+    """Bits of an integer element type, 0 for any other."""
+    return cast(int, cast(Any, element).width.data) if isinstance(element, IntegerType) else 0
 
 
 def _encode(value: Any) -> Attribute | None:
@@ -159,15 +165,14 @@ def _encode(value: Any) -> Attribute | None:
         case str():
             return StringAttr(value)
         case np.ndarray():
-            width = IntegerType(8 * value.dtype.itemsize)
-            data = cast(list[int], value.tolist())
-            return DenseArrayBase.from_list(width, data)
+            array = cast(Array, value)
+            return DenseArrayBase.from_list(IntegerType(8 * array.dtype.itemsize), cast(list[int], array.tolist()))
         case tuple() | list():
             items = cast(Sequence[Any], value)
             if items and all(isinstance(item, str) for item in items):
                 return ArrayAttr(StringAttr(item) for item in items)
             if any(isinstance(item, float | np.floating) for item in items):
-                return DenseArrayBase.from_list(f64, [float(item) for item in items])
+                return cast(Attribute, DenseArrayBase.from_list(f64, [float(item) for item in items]))
             return DenseArrayBase.from_list(i64, [int(item) for item in items])
         case _:
             raise TypeError(f"no attribute for a {type(value).__name__}")
@@ -183,10 +188,10 @@ def _decode(attribute: Attribute) -> Any:
         case StringAttr():
             return attribute.data
         case DenseArrayBase():
-            element = cast(Any, attribute.elt_type)
-            if isinstance(element, IntegerType) and element.width.data != 64:
-                return np.frombuffer(attribute.data.data, dtype=element_dtype(element))
-            return tuple(attribute.get_values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+            array = cast(Any, attribute)
+            if integer_width(array.elt_type) in (1, 8, 16, 32):
+                return np.frombuffer(array.data.data, dtype=element_dtype(array.elt_type))
+            return tuple(array.iter_values())
         case ArrayAttr():
             return tuple(_decode(item) for item in attribute)
         case _:
@@ -198,7 +203,7 @@ class HbOperation(IRDLOperation):
 
     @classmethod
     def make(
-        cls, *operands: SSAValue | Sequence[SSAValue] | None, location: LocationAttr | None = None, **attributes: Any
+        cls, *operands: SSAValue | Sequence[SSAValue] | None, location: Any = None, **attributes: Any
     ) -> Self:
         """Build the operation; result types are inferred. Raises VerifyException when the operands do not fit."""
         properties = {name: _encode(value) for name, value in attributes.items()}

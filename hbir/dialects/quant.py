@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from xdsl.dialects.builtin import ArrayAttr, Float32Type, FloatData, IntAttr, IntegerType, TensorType, f32
@@ -140,7 +141,7 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             storage = parser.parse_type()
             if not isinstance(storage, IntegerType):
                 parser.raise_error("the storage type of !quant.uniform is an integer type")
-            half = 1 << (storage.width.data - 1)
+            half = 1 << (cast(int, cast(Any, storage).width.data) - 1)
             low, high = -half, half - 1
             if parser.parse_optional_characters("<"):
                 low = parser.parse_integer()
@@ -154,7 +155,7 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             pairs = parser.parse_comma_separated_list(parser.Delimiter.BRACES, entry) if axis >= 0 else [entry()]
         scales = ArrayAttr(FloatData(s) for s, _ in pairs)
         zero_points = ArrayAttr(IntAttr(z) for _, z in pairs)
-        return storage, IntAttr(low), IntAttr(high), expressed, IntAttr(axis), scales, zero_points
+        return cast(Attribute, storage), IntAttr(low), IntAttr(high), expressed, IntAttr(axis), scales, zero_points
 
 
 def quantized_element(type_: Attribute) -> UniformQuantizedType:

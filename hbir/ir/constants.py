@@ -60,7 +60,7 @@ class ConstantStore:
         array = np.ascontiguousarray(array)
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("<"))
-        data = memoryview(array.reshape(-1).view(np.uint8)).toreadonly()
+        data = memoryview(array.reshape(-1).view(np.uint8).data).toreadonly()
         digest = hashlib.sha256(data).hexdigest()
         self._blobs.setdefault(digest, data)
         return BlobAttr(StringAttr(digest), IntAttr(len(data)))

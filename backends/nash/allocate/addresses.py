@@ -15,7 +15,7 @@ from backends.nash.schedule.tasks import Schedule
 from hbir.errors import BackendError
 from hbir.march import March
 
-__all__ = ["Addresses", "allocate", "place"]
+__all__ = ["Addresses", "allocate", "lower_bound", "place"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def place(sizes: Sequence[int], lives: Sequence[tuple[int, int]], capacity: int 
     return best or ([], 0)
 
 
-def _bound(sizes: Sequence[int], lives: Sequence[tuple[int, int]], steps: int) -> int:
-    load = np.zeros(steps + 1, np.int64)
+def lower_bound(sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> int:
+    """The largest number of bytes that live at one time: no placement has a smaller peak."""
+    load = np.zeros(max((last for _, last in lives), default=0) + 2, np.int64)
     for size, (first, last) in zip(sizes, lives, strict=True):
         load[first] += size
         load[last + 1] -= size
@@ -118,7 +119,7 @@ def allocate(schedule: Schedule, march: March, *, l2m_bytes: int = 0) -> Address
         found, peak = place(sizes, ranges, limit)
         for index, where in zip(members, found, strict=True):
             address[index] = where
-        lower = _bound(sizes, ranges, len(schedule.tasks))
+        lower = lower_bound(sizes, ranges)
         if peak > limit:
             raise BackendError(
                 41,

@@ -302,7 +302,7 @@ def _reduce(low: _Lowering, op: f.ReduceOp) -> None:
 
 def _transpose(low: _Lowering, op: f.TransposeOp) -> None:
     source = low.dense_source(op.input, op)
-    order = op.values["permutation"]
+    order: tuple[int, ...] = op.values["permutation"]
     moved = TensorView(
         source.storage,
         source.offset,

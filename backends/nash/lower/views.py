@@ -93,7 +93,8 @@ class Placement:
     def concat_parts(op: ConcatOp, view: TensorView) -> list[tuple[SSAValue, TensorView]]:
         """Each operand of a concatenation with the part of the result that it fills."""
         parts: list[tuple[SSAValue, TensorView]] = []
-        axis, at = op.values["axis"], 0
+        axis: int = op.values["axis"]
+        at = 0
         for value in op.inputs:
             shape = tensor_type(value.type).get_shape()
             parts.append((value, view.part([at if a == axis else 0 for a in range(len(shape))], shape)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute
 from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def, var_operand_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
@@ -16,7 +17,7 @@ from hbir.dialects.quant import UniformQuantizedType
 __all__ = ["ConcatOp", "ExpandOp", "PadOp", "ReshapeOp", "ResizeNearestOp", "SliceOp", "TransposeOp"]
 
 
-def _move_axis(x: Tensor, permutation: Sequence[int] | None) -> Tensor:
+def _move_axis(x: Tensor, permutation: Sequence[int] | None) -> Attribute:
     """The element type after a transpose; per-axis scales move with their axis, and a reshape cannot carry them."""
     element = x.element_type
     if not isinstance(element, UniformQuantizedType) or element.per_axis is None:

@@ -97,7 +97,7 @@ def check_multipliers(
 def check_ratio(
     multiplier: npt.NDArray[np.int32],
     shift: npt.NDArray[np.int8],
-    ratio: Array | float,
+    ratio: Any,
     what: str,
     channels: int = 1,
 ) -> None:

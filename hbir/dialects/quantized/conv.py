@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import FloatAttr, IntegerType, TensorType, f64
+from xdsl.dialects.builtin import FloatAttr, TensorType, f64
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     irdl_op_definition,
@@ -28,7 +28,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, Tensor, element_dtype, integer, integers, shape_of, tensor
+from hbir.dialects.base import Array, Tensor, element_dtype, integer, integer_width, integers, shape_of, tensor
 from hbir.dialects.hbir.conv import conv_shape
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.dialects.quantized.common import (
@@ -224,7 +224,7 @@ def _kernel_options(values: dict[str, Any], zero_points: Sequence[int], weight_s
 
 
 def _check_bias(bias: Tensor, channels: int, input_bits: int) -> None:
-    width = bias.element_type.width.data if isinstance(bias.element_type, IntegerType) else 0
+    width = integer_width(bias.element_type)
     if shape_of(bias) != (channels,) or width not in ((32,) if input_bits == 8 else (32, 48)):
         raise VerifyException(f"bias {bias} is not one accumulator integer for each of {channels} output channels")
 
