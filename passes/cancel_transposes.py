@@ -153,7 +153,8 @@ def _reduce(op: ReduceOp, module: Module) -> list[SSAValue] | None:
         return None
     source, permutation = found
     values = op.values
-    values["axes"] = tuple(permutation[axis] for axis in values["axes"])
+    axes: Sequence[int] = values["axes"]
+    values["axes"] = tuple(permutation[axis] for axis in axes)
     if values["keep"]:
         return _behind(op, ReduceOp.make(source, **values), permutation)
     left = [axis for axis in permutation if axis not in values["axes"]]

@@ -251,7 +251,8 @@ def _reduce(
     build: Builder, op: f.ReduceOp, x: list[SSAValue], grid: UniformQuantizedType, anchor: Operation
 ) -> HbOperation:
     values = op.values
-    count = prod(shape_of(x[0].type)[axis] for axis in values["axes"]) if values["kind"] == "mean" else 1
+    axes: Sequence[int] = values["axes"]
+    count = prod(shape_of(x[0].type)[axis] for axis in axes) if values["kind"] == "mean" else 1
     m, s = build.multiplier(quantized_element(x[0].type).scale / (count * np.float64(grid.scale)), grid.bits)
     low, high = grid.limits
     return q.ReduceSumOp.make(

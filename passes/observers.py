@@ -98,12 +98,13 @@ def _percentile(histogram: Histogram, wanted: Request) -> Range:
     width = 2 * histogram.reach / BINS
     if wanted.symmetric:
         folded = counts[BINS // 2 :] + counts[: BINS // 2][::-1]
-        at = int(np.searchsorted(np.cumsum(folded), wanted.percentile * counts.sum()))
+        at = int(np.searchsorted(np.cumsum(folded), float(wanted.percentile * counts.sum())))
         edge = min((at + 1) * width, max(-histogram.low, histogram.high))
         return max(-edge, histogram.low), min(edge, histogram.high)
     mass = np.cumsum(counts)
-    tail = (1 - wanted.percentile) / 2 * counts.sum()
-    first, last = int(np.searchsorted(mass, tail, "right")), int(np.searchsorted(mass, counts.sum() - tail))
+    total = float(counts.sum())
+    tail = (1 - wanted.percentile) / 2 * total
+    first, last = int(np.searchsorted(mass, tail, "right")), int(np.searchsorted(mass, total - tail))
     return max(centers[first] - width / 2, histogram.low), min(centers[min(last, BINS - 1)] + width / 2, histogram.high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -88,7 +89,8 @@ def _matmul(op: q.MatmulOp) -> None:
 
 def _reduce(op: q.ReduceSumOp) -> None:
     element = quantized_element(op.input.type)
-    count = prod(shape_of(op.input.type)[axis] for axis in op.values["axes"])
+    axes: Sequence[int] = op.values["axes"]
+    count = prod(shape_of(op.input.type)[axis] for axis in axes)
     reach = max(element.limits[1] - element.zero_point, element.zero_point - element.limits[0])
     if count * reach > _INT32:
         raise _refuse(layer_name(op), "the sum", count * reach, _INT32, "reduce in two steps")

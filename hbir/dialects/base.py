@@ -27,7 +27,6 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IntegerAttr,
     IntegerType,
-    LocationAttr,
     Signedness,
     StringAttr,
     TensorType,
@@ -159,9 +158,9 @@ def _encode(value: Any) -> Attribute | None:
         case bool() | np.bool_():
             return BoolAttr.from_bool(bool(value))
         case int() | np.integer():
-            return IntegerAttr(int(value), i64)
+            return IntegerAttr(int(cast(Any, value)), i64)
         case float() | np.floating():
-            return FloatAttr(float(value), f64)
+            return FloatAttr(float(cast(Any, value)), f64)
         case str():
             return StringAttr(value)
         case np.ndarray():

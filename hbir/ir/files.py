@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,7 +24,7 @@ _HEADER_CAP = 100 << 20
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
     """Open a file beside `path` and rename it into place at the end, so that nothing half-written looks finished.
 
     Raises ConfigError HB0801 when the folder cannot be written.

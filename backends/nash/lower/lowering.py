@@ -112,7 +112,8 @@ def _conv(low: _Lowering, op: q.Conv2dOp) -> None:
     weight = low.array(op.weight)
     bias = None if op.bias is None else low.array(op.bias)
     if weight is None or (op.bias is not None and bias is None):
-        raise BackendError(12, "weight or bias is not constant", where=f"layer '{layer_name(op)}'", lever="fold constants first")
+        where = f"layer '{layer_name(op)}'"
+        raise BackendError(12, "weight or bias is not constant", where=where, lever="fold constants first")
     zp = op.zero_points
     element = quantized_element(op.input.type)
     folded = folded_bias(weight, bias, zp[0])

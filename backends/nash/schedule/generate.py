@@ -178,7 +178,8 @@ class _NodeWriter:
         # Without a second reader of the very same part, the load is this tile's own.
         key = (source, core)
         if key not in self.loaded:
-            self.loaded = {k: r for k, r in self.loaded.items() if k[0] == "weights"} if self.plan.axis is not None else self.loaded
+            if self.plan.axis is not None:
+                self.loaded = {k: r for k, r in self.loaded.items() if k[0] == "weights"}
             self.loaded[key] = w.load(at - 1.5, source, self.index, core)
         return self.loaded[key]
 
@@ -225,7 +226,8 @@ class _NodeWriter:
         if mine < 0 or region.shape[mine] == 1:
             return region
         shape = tuple(out.extent[axis] if i == mine else n for i, n in enumerate(region.shape))
-        return Region(region.buffer, region.offset + out.begin[axis] * region.strides[mine], region.dtype, shape, region.strides)
+        offset = region.offset + out.begin[axis] * region.strides[mine]
+        return Region(region.buffer, offset, region.dtype, shape, region.strides)
 
     def _weights(self, at: float, tile: int, chunk: int | None, core: int) -> dict[str, Region]:
         """One transfer brings packed weights, biases, multipliers and shifts of a chunk of output channels."""

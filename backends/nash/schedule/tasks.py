@@ -84,4 +84,5 @@ class Schedule:
                 reach = sum((n - 1) * s for n, s in zip(region.shape, region.strides, strict=True))
                 end = region.offset + reach + DTYPES[region.dtype].itemsize
                 if region.offset < 0 or end > self.buffers[region.buffer].size:
-                    raise BackendError(31, f"operand '{role}' of {task.opcode} leaves its buffer", where=f"layer '{task.layer}'")
+                    what = f"operand '{role}' of {task.opcode} leaves its buffer"
+                    raise BackendError(31, what, where=f"layer '{task.layer}'")

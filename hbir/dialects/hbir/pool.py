@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import TensorType, i64
@@ -86,6 +87,12 @@ def full_pad(
     return top, left, bottom, right
 
 
+def _windows(image: Array, kernel: Sequence[int], stride: Sequence[int]) -> Array:
+    """The windows of an NHWC image as two more axes at the end; a view."""
+    view: Any = np.lib.stride_tricks.sliding_window_view
+    return view(image, tuple(kernel), axis=(1, 2))[:, :: stride[0], :: stride[1]]
+
+
 @irdl_op_definition
 class AvgPoolOp(HbOperation):
     """Mean of each window. `count_pad` counts explicit padding (as zeros) in the divisor."""
@@ -117,8 +124,7 @@ class AvgPoolOp(HbOperation):
 
         def window_sums(values: Array) -> Array:
             padded = np.pad(values, ((0, 0), (top, bottom), (left, right), (0, 0)))
-            windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(kernel), axis=(1, 2))
-            return windows[:, :: stride[0], :: stride[1]].sum(axis=(-2, -1), dtype=values.dtype)
+            return _windows(padded, kernel, stride).sum(axis=(-2, -1), dtype=values.dtype)
 
         counted = np.ones((1, *x.shape[1:3], 1), x.dtype)
         if count_pad:
@@ -126,8 +132,7 @@ class AvgPoolOp(HbOperation):
             t, l, b, r = pad
             counted = np.pad(counted, ((0, 0), (t, b), (l, r), (0, 0)), constant_values=1)
             counted = np.pad(counted, ((0, 0), (0, bottom - b), (0, right - r), (0, 0)))
-            windows = np.lib.stride_tricks.sliding_window_view(counted, tuple(kernel), axis=(1, 2))
-            return window_sums(x) / windows[:, :: stride[0], :: stride[1]].sum(axis=(-2, -1), dtype=x.dtype)
+            return window_sums(x) / _windows(counted, kernel, stride).sum(axis=(-2, -1), dtype=x.dtype)
         return window_sums(x) / window_sums(counted)
 
 

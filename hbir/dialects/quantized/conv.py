@@ -162,7 +162,11 @@ class Conv2dOp(QuantizedOperation):
             return bind_conv2d(x, packed, folded, *scales, **options, **extra, out=out)
 
         run = reusing(bind, shape_of(self.output.type), element_dtype(self.grid))
-        return lambda x, w, b, residual: run(x, residual)
+
+        def call(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
+            return run(x, residual)
+
+        return call
 
     @staticmethod
     def evaluate(
@@ -195,7 +199,7 @@ class Conv2dOp(QuantizedOperation):
             **{"residual_shift": residual_shift, "output_multiplier": output_multiplier, "output_shift": output_shift},
         }
         options = _kernel_options(values, zero_points, w.shape)
-        extra = {} if residual is None else {"residual": residual}
+        extra: dict[str, Any] = {} if residual is None else {"residual": residual}
         packed, total = pack_weight(w, groups=groups), folded_bias(w, bias, zero_points[0])
         return conv2d(x, packed, total, multiplier, shift, **options, **extra, out_dtype=element_dtype(grid))
 

@@ -68,7 +68,11 @@ class FunctionOp(QuantizedOperation):
         source, values = per_tensor(tensor_type(self.input.type), "input"), self.values
         every = ideal_results(values["function"], values["parameters"], source, values["grid"])
         offset = 1 << (source.bits - 1)
-        return lambda x: every[x.astype(np.int32) + offset]
+
+        def call(x: Array) -> Array:
+            return every[x.astype(np.int32) + offset]
+
+        return call
 
 
 def ideal_results(

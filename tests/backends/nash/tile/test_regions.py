@@ -55,7 +55,7 @@ def check_tiles(
         for role, array in reads.items():
             part, more = input_part(work, role, work.reads[role], axis, box)
             assert all(
-                0 <= b and n > 0 and b + n <= size
+                b >= 0 and n > 0 and b + n <= size
                 for b, n, size in zip(part.begin, part.extent, array.shape, strict=True)
             )
             cut = tuple(slice(b, b + n) for b, n in zip(part.begin, part.extent, strict=True))
@@ -104,10 +104,8 @@ def test_convolutions(p: dict[str, int], dilation: int, groups: int, height: int
     reads: dict[str, Array] = {"x": rng.integers(-128, 128, (1, height, 5, 8), np.int8)}
     if residual:
         reads["residual"] = rng.integers(-128, 128, out.shape, np.int8)
-        p |= {
-            **{"residual_zp": 2, "residual_multiplier": 16385, "residual_shift": 12},
-            **{"output_multiplier": 16387, "output_shift": 20},
-        }
+        p |= {"residual_zp": 2, "residual_multiplier": 16385, "residual_shift": 12}
+        p |= {"output_multiplier": 16387, "output_shift": 20}
     constants = {
         "weight": pack_weight(weight, groups=groups),
         "bias": rng.integers(-500, 500, 8, np.int32),
