@@ -124,7 +124,7 @@ def compile(
     """Compile a quantised module (see `passes.convert`) and write `path`, which ends in `.hbm`.
 
     `opt` 0 to 2: how hard to search. `balance` 0 (least DDR traffic) to 100 (fewest cycles). `core_num` cores share each
-    frame. `max_l2m_size`: bytes of L2M for activations, 0 for none, None for all that the march has. `debug` keeps layer
+    frame (with opt 2, one core alone takes it where that is faster). `max_l2m_size`: bytes of L2M for activations, 0 for none, None for all that the march has. `debug` keeps layer
     names. `progress(stage, share done)` is called along the way. Raises BackendError.
     """
     path = Path(path)

@@ -28,7 +28,7 @@ _PIPELINES = {0: (1,), 1: (4,), 2: (1, 4, 8)}
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
     """`opt` 0 to 2: how many plans are tried. `balance` 0 to 100: 100 asks for fewest cycles, 0 for least DDR traffic.
-    `cores`: cores that work on one frame. `l2m_bytes`: how much L2M activations may take (0: none)."""
+    `cores`: cores that may work on one frame; with opt 2, one alone where that is faster. `l2m_bytes`: how much L2M activations may take (0: none)."""
 
     opt: int = 2
     balance: int = 100
@@ -99,10 +99,12 @@ def compile_model(
     report("lower", 0.0)
     graph = lower(module, march)
     best: _Candidate | None = None
-    pipelines = _PIPELINES[options.opt]
-    for number, pipeline in enumerate(pipelines):
-        report("tile and schedule", number / len(pipelines))
-        for plan, tasks, addresses in _plans(graph, march, options, pipeline):
+    # Several cores pay for every exchange of rows through shared memory: a small network may be faster on one of them.
+    widths = (options.cores, 1) if options.opt == 2 and options.cores > 1 else (options.cores,)
+    trials = [(pipeline, cores) for cores in widths for pipeline in _PIPELINES[options.opt]]
+    for number, (pipeline, cores) in enumerate(trials):
+        report("tile and schedule", number / len(trials))
+        for plan, tasks, addresses in _plans(graph, march, replace(options, cores=cores), pipeline):
             model = _model(module, graph, plan, tasks, addresses, march, options)
             timing = simulate(model)
             found = _Candidate(plan, tasks, addresses, model, timing.cycles, timing.ddr_read + timing.ddr_written)
@@ -174,8 +176,7 @@ def _model(
     outputs = tuple(
         _tensor(a, view, targets[name]) for a, (name, view) in zip(function.flatten_outputs, graph.outputs, strict=True)
     )
-    cores = options.cores
-    memories = Memories(addresses.ddr, addresses.l1m, addresses.l2m, cores, addresses.constants)
+    memories = Memories(addresses.ddr, addresses.l1m, addresses.l2m, plan.cores, addresses.constants)
     return Model(
         graph.name,
         march,
@@ -186,7 +187,7 @@ def _model(
         program,
         HostSegment(graph.host_text, graph.host_constants) if graph.host_text else None,
         _placements(graph, plan, march) if options.debug else (),
-        {"opt": options.opt, "balance": options.balance, "core_num": cores, "max_l2m_size": options.l2m_bytes},
+        {"opt": options.opt, "balance": options.balance, "core_num": options.cores, "max_l2m_size": options.l2m_bytes},
         options.description,
         _tool_version(),
     )

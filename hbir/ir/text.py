@@ -48,17 +48,17 @@ def _check_functions(module: ModuleOp) -> None:
     """Every function is one block that ends in func.return, and there is nothing beside functions."""
     for op in module.body.block.ops:
         if not isinstance(op, FuncOp):
-            raise IrError(6, f"a module holds functions, not {op.name}")
+            raise IrError(8, f"a module holds functions, not {op.name}")
         blocks = op.body.blocks
         if len(blocks) != 1 or not isinstance(blocks[0].last_op, ReturnOp):
             why = "a network is one block of operations that ends in func.return"
-            raise IrError(6, f"function '{op.sym_name.data}' is not a network", why=why)
+            raise IrError(8, f"function '{op.sym_name.data}' is not a network", why=why)
 
 
 def verify_module(module: ModuleOp) -> None:
     """Types, attributes, definition before use, and functions of one block.
 
-    Raises IrError HB0203, HB0204 or HB0206 with the reason alone, never the whole module.
+    Raises IrError HB0203, HB0204 or HB0208 with the reason alone, never the whole module.
     """
     try:
         module.verify()

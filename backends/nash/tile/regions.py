@@ -42,7 +42,9 @@ def tile_axis(node: Node) -> int | None:
     """The output axis along which a node may be cut, or None for one that works on whole tensors."""
     shape = node.out.shape
     if node.opcode in _WINDOWS:
-        return 1 if _every_window_meets_rows(node) else None
+        # Rows; a linear layer over many vectors is one row of them.
+        axis = 1 if shape[1] > 1 or shape[2] == 1 else 2
+        return axis if _every_window_meets_the_map(node, axis) else None
     if node.opcode in _POINTWISE:
         # A table of scales runs along the last axis, and cutting rows short would cost more than it hides.
         longest = max(shape[:-1], default=1)
@@ -59,20 +61,27 @@ def tile_axis(node: Node) -> int | None:
     return None
 
 
-def _every_window_meets_rows(node: Node) -> bool:
-    """Whether no window lies wholly in the padding: a tile of such windows would need no row of the input at all."""
-    p = node.params
-    reach = int(p.get("dilation_h", 1)) * (int(p["kernel_h"]) - 1) + 1
-    return max(int(p["pad_top"]), int(p["pad_bottom"])) < reach
+_ALONG = {1: ("h", "pad_top", "pad_bottom"), 2: ("w", "pad_left", "pad_right")}
 
 
-def _window(node: Node, low: int, high: int, size: int) -> tuple[int, int, int, int]:
-    """(first row, one past the last row, padding above, padding below) of the input rows that output rows need."""
-    p = node.params
-    stride, kernel, dilation = int(p["stride_h"]), int(p["kernel_h"]), int(p.get("dilation_h", 1))
-    first = low * stride - int(p["pad_top"])
-    last = (high - 1) * stride - int(p["pad_top"]) + dilation * (kernel - 1) + 1
-    return max(first, 0), min(last, size), max(-first, 0), max(last - size, 0)
+def _reach(node: Node, axis: int) -> int:
+    letter = _ALONG[axis][0]
+    return int(node.params.get(f"dilation_{letter}", 1)) * (int(node.params[f"kernel_{letter}"]) - 1) + 1
+
+
+def _every_window_meets_the_map(node: Node, axis: int) -> bool:
+    """Whether no window lies wholly in the padding: a tile of such windows would need nothing of the input at all."""
+    _, before, after = _ALONG[axis]
+    return max(int(node.params[before]), int(node.params[after])) < _reach(node, axis)
+
+
+def _window(node: Node, axis: int, low: int, high: int, size: int) -> tuple[int, int, Mapping[str, int]]:
+    """(first, one past the last) input row or column that a range of the result needs, and the padding that is left."""
+    letter, before, after = _ALONG[axis]
+    stride, pad = int(node.params[f"stride_{letter}"]), int(node.params[before])
+    first = low * stride - pad
+    last = (high - 1) * stride - pad + _reach(node, axis)
+    return max(first, 0), min(last, size), {before: max(-first, 0), after: max(last - size, 0)}
 
 
 def output_part(node: Node, axis: int | None, tile: tuple[int, int], chunk: tuple[int, int] | None) -> Part:
@@ -95,8 +104,8 @@ def input_part(node: Node, role: str, view: TensorView, axis: int | None, out: P
         return _whole(view), {}
     low, high = out.begin[axis], out.begin[axis] + out.extent[axis]
     if node.opcode in _WINDOWS:
-        first, last, above, below = _window(node, low, high, view.shape[1])
-        return _cut(view, 1, first, last), {"pad_top": above, "pad_bottom": below}
+        first, last, padding = _window(node, axis, low, high, view.shape[axis])
+        return _cut(view, axis, first, last), padding
     if node.opcode == "MATMUL" and role == "b":
         return _whole(view), {}
     mine = axis - (len(node.out.shape) - len(view.shape))

@@ -74,7 +74,7 @@ def test_what_is_no_network_is_refused() -> None:
     )
     nested = '"builtin.module"() ({ "builtin.module"() ({}) : () -> () }) : () -> ()'
     for text in (declaration, nested):
-        with pytest.raises(IrError, match="HB0206"):
+        with pytest.raises(IrError, match="HB0208"):
             Module.parse(text)
     with pytest.raises(IrError, match="HB0205"):
         Module.parse("")
@@ -105,7 +105,7 @@ def test_mutated_text_never_escapes_as_another_error(module: Module, seed: int) 
         try:
             assert_round_trips(Module.parse(damaged, module.constants))
         except IrError as error:
-            assert error.code in {"HB0203", "HB0204", "HB0205", "HB0206"}
+            assert error.code in {"HB0203", "HB0204", "HB0205", "HB0208"}
 
 
 @given(st.text(max_size=20))

@@ -9,8 +9,8 @@ import pytest
 
 from backends.nash.allocate import allocate
 from backends.nash.encode import encode
-from backends.nash.hbm import Model
-from backends.nash.isa import Program, verify_program
+from backends.nash.hbm import Model, verify_model
+from backends.nash.isa import Program
 from backends.nash.lower import lower
 from backends.nash.schedule import schedule
 from backends.nash.tile import TileOptions, tile
@@ -30,9 +30,8 @@ def model(name: str, size: int, cores: int = 1) -> Model:
 
 def verified(model: Model, program: Program) -> bool:
     """Whether the verifier accepts another program for a model."""
-    inputs, outputs = ([t.view for t in tensors] for tensors in (model.inputs, model.outputs))
     try:
-        verify_program(program, model.march, model.memories, inputs, outputs)
+        verify_model(replace(model, program=program))
     except SimulationError:
         return False
     return True

@@ -130,9 +130,11 @@ def test_hoisted_loads_keep_their_order_and_the_budget(rows: list[tuple[int, boo
         loads = [task for task in tasks if task.opcode == "LOAD" and task.core == core]
         assert [place[id(t)] for t in loads] == sorted(place[id(t)] for t in loads)
         assert peak(found, buffers, core) <= max(budget, peak(tasks, buffers, core))
-    for index, task in enumerate(tasks):
-        if index in early:
-            assert place[id(task)] <= index
+    behind = {id(task) for index, task in enumerate(tasks) if index not in early}
+    for index in early:
+        before = [id(task) for task in tasks[:index] if id(task) in behind]
+        after = [id(task) for task in found[: place[id(tasks[index])]] if id(task) in behind]
+        assert after == before[: len(after)]
 
 
 def test_weights_are_loaded_ahead_of_their_layer() -> None:

@@ -133,6 +133,21 @@ def test_windows_wholly_in_the_padding_are_not_cut(pad_top: int, pad_bottom: int
     assert tile_axis(node("CONV", {"x": x}, out, p | {"kernel_h": 4})) == 1
 
 
+@given(
+    st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3), st.integers(2, 20), st.integers(1, 7)
+)
+def test_a_single_row_is_cut_along_its_columns(
+    kernel: int, stride: int, left: int, right: int, width: int, step: int
+) -> None:
+    p = {"kernel_h": 1, "kernel_w": kernel, "stride_h": 1, "stride_w": stride, "pad_left": left, "pad_right": right}
+    p |= {"pad_top": 0, "pad_bottom": 0}
+    assume(max(left, right) < kernel)
+    columns = extent(width, p, "w", "pad_left", "pad_right")
+    assume(columns > 1)
+    x = np.random.default_rng(width).integers(-128, 128, (1, 1, width, 4), np.int8)
+    check_tiles("MAXPOOL", {"x": x}, {}, np.zeros((1, 1, columns, 4), np.int8), p, step)
+
+
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 
 
