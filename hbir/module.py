@@ -255,7 +255,9 @@ class Module:
     @staticmethod
     def parse(text: str, constants: ConstantStore | None = None, *, source: str = "<text>") -> Module:
         """A module from generic-form MLIR text. Raises IrError HB0205 with line and reason."""
-        return Module(parse_module(text, all_dialects(), source=source), constants or ConstantStore())
+        module = Module(parse_module(text, all_dialects(), source=source), constants or ConstantStore())
+        module.check_names()
+        return module
 
     @property
     def functions(self) -> list[Function]:
@@ -294,8 +296,18 @@ class Module:
         return Module(self.op.clone(), self.constants)
 
     def verify(self) -> None:
-        """Check types, attributes and order. Raises IrError."""
+        """Check types, attributes, order, and that names of arguments are unique. Raises IrError."""
         verify_module(self.op)
+        self.check_names()
+
+    def check_names(self) -> None:
+        """Raise IrError HB0230 when two inputs, or two outputs, of a function have one name."""
+        for function in self:
+            for arguments in (function.flatten_inputs, function.flatten_outputs):
+                counts = Counter(argument.name for argument in arguments)
+                twice = [name for name, count in counts.items() if count > 1]
+                if twice:
+                    raise IrError(30, f"two arguments are called '{twice[0]}'", where=f"function '{function.name}'")
 
     def __str__(self) -> str:
         return print_module(self.op)
@@ -306,8 +318,9 @@ def load(path: str | Path) -> Module:
     path = Path(path)
     if path.suffix != ".mlir":
         raise IrError(34, f"{path.name} is not an .mlir file", lever="give the .mlir file that `save` wrote")
-    op, constants = load_module(path, all_dialects())
-    return Module(op, constants)
+    module = Module(*load_module(path, all_dialects()))
+    module.check_names()
+    return module
 
 
 def save(module: Module, path: str | Path) -> None:

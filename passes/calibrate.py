@@ -75,6 +75,13 @@ def calibrate(
         raise CalibrationError(
             5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16"
         )
+    if weight_bits > activation_bits:
+        raise CalibrationError(
+            9,
+            "16-bit weights with 8-bit activations",
+            why="the tensor engine multiplies int8 by int8, int16 by int8 and int16 by int16",
+            lever="ask for activation_bits=16 as well",
+        )
     if not 0.5 <= percentile <= 1:
         raise CalibrationError(6, f"percentile {percentile} is not between 0.5 and 1")
     work = Pipeline(FLOAT_PIPELINE).run(module)
@@ -83,7 +90,7 @@ def calibrate(
             7, f"the module has {len(work.functions)} functions", lever="calibrate one function at a time"
         )
     function = work[0]
-    points = list(activation_points(function.op.body.block))
+    points = list(activation_points(function.op.body.block, accumulators=activation_bits == 8))
     histograms = [Histogram() for _ in points]
     samples = _observe(function, feeds, points, histograms, progress)
     if not samples:

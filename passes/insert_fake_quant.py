@@ -17,7 +17,15 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import name_location
 from hbir.module import Function, Module
-from passes.analysis import grid_sources, has_integer_form, head_values, is_float, is_high_precision, keeps_grid, output_cone
+from passes.analysis import (
+    grid_sources,
+    has_integer_form,
+    head_values,
+    is_float,
+    is_high_precision,
+    keeps_grid,
+    output_cone,
+)
 from passes.manager import Pass, Promise
 from passes.observers import grid_for, weight_grid
 from passes.rewriting import blocks, constant_of, insert_before
@@ -25,11 +33,11 @@ from passes.rewriting import blocks, constant_of, insert_before
 __all__ = ["InsertFakeQuant", "activation_points"]
 
 
-def activation_points(block: Block) -> Iterator[SSAValue]:
+def activation_points(block: Block, *, accumulators: bool = True) -> Iterator[SSAValue]:
     """The float values that get a grid: inputs, and results of operations that compute.
 
     Left out: values that only operations without an integer form read, results of operations that keep the grid of their
-    operand, results that already have one, and what a plain convolution hands straight to the outputs.
+    operand, results that already have one, and (with `accumulators`) what a plain convolution hands straight to the outputs.
     """
     cone = output_cone(block)
     for value in (*block.args, *(result for op in block.ops for result in op.results)):
@@ -42,7 +50,7 @@ def activation_points(block: Block) -> Iterator[SSAValue]:
                 continue
         if isinstance(owner, Operation) and has_integer_form(owner):
             to_outputs = all(isinstance(r, ReturnOp) or r in cone for r in readers)
-            if not (to_outputs and is_high_precision(owner)):
+            if not (accumulators and to_outputs and is_high_precision(owner)):
                 yield value
         elif any(has_integer_form(r) or (keeps_grid(r) and r not in cone) for r in readers):
             yield value
@@ -80,7 +88,8 @@ class InsertFakeQuant(Pass):
     def run(self, module: Module) -> None:
         for function, block in blocks(module):
             _, head = head_values(block)
-            points = list(activation_points(block))
+            # The accumulator of int16 activations is int48, which no output holds.
+            points = list(activation_points(block, accumulators=self.activation_bits == 8))
             constants = list(_constants(block, module.constants))
             for number, value in enumerate(points):
                 bits = self.head_bits if value in head else self.activation_bits

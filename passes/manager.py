@@ -103,7 +103,12 @@ def _parse(text: str) -> tuple[Pass, ...]:
         try:
             result.append(load_pass(spec.name).from_spec(spec))
         except (ValueError, TypeError) as error:
-            raise PassError(4, f"options of '{spec.name}' do not fit", why=str(error), lever=f"see `hbir-opt --list-passes` for the options of {spec.name}") from None
+            raise PassError(
+                4,
+                f"options of '{spec.name}' do not fit",
+                why=str(error),
+                lever=f"see `hbir-opt --list-passes` for the options of {spec.name}",
+            ) from None
     return tuple(result)
 
 

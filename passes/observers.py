@@ -87,7 +87,6 @@ class Request:
     power: float = 2.0
 
 
-
 def _max(histogram: Histogram, wanted: Request) -> Range:
     return histogram.low, histogram.high
 
@@ -138,7 +137,7 @@ def _mse(histogram: Histogram, wanted: Request) -> Range:
 
 def _kl(histogram: Histogram, wanted: Request) -> Range:
     """The range whose quantised distribution diverges least (Kullback-Leibler) from the observed one."""
-    if wanted.bits > 8:
+    if wanted.bits > 8 or not histogram.counts.any():
         return _max(histogram, wanted)
     folded = (histogram.counts[BINS // 2 :] + histogram.counts[: BINS // 2][::-1]).astype(np.float64)
     levels = 1 << (wanted.bits - 1)
@@ -174,12 +173,15 @@ OBSERVERS: dict[str, Callable[[Histogram, Request], Range]] = {
 
 
 def grid_for(values: Range, bits: int, symmetric: bool) -> UniformQuantizedType:
-    """The grid of a range: symmetric, `max(|low|, |high|) / qmax`; otherwise the range, widened to hold 0, over all codes."""
+    """The grid of a range: symmetric, `max(|low|, |high|) / qmax`; otherwise the range, widened to hold 0, over all codes.
+
+    Grids of 16 bits are always symmetric: TOSA's int16 has no zero points.
+    """
     half = 1 << (bits - 1)
     low, high = min(values[0], 0.0), max(values[1], 0.0)
     # A float32 scale must stay a normal number, or dividing by it would round wildly: nothing but zeros is left there.
     smallest = _TINY * (2 * half - 1)
-    if symmetric:
+    if symmetric or bits > 8:
         reach = max(-low, high)
         return UniformQuantizedType.get(bits, reach / (half - 1) if reach > smallest else 1.0)
     scale = np.float32((high - low) / (2 * half - 1)) if high - low > smallest else np.float32(1.0)

@@ -8,10 +8,11 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hbir.dialects import quantized as q
 from hbir.dialects.base import shape_of
-from hbir.dialects.quant import quantized_element
+from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
@@ -37,7 +38,10 @@ def _refuse(where: str, what: str, bound: int, limit: int, lever: str) -> PassEr
 
 @dataclass(frozen=True)
 class ProveIntervals(Pass):
-    """Changes nothing. int8 inputs: int32 accumulators; int16 inputs: int48. Sums and products of two tensors: int32."""
+    """Changes nothing. int8 inputs: int32 accumulators; int16 inputs: int48.
+
+    Sums of rescaled operands (residuals too), products of two tensors and bilinear resizes: int32.
+    """
 
     name: ClassVar[str] = "prove-intervals"
     promise: ClassVar[Promise] = Promise.EXACT
@@ -51,6 +55,12 @@ class ProveIntervals(Pass):
                     _matmul(op)
                 elif isinstance(op, q.ReduceSumOp):
                     _reduce(op)
+                elif isinstance(op, q.AddOp | q.SubOp):
+                    _sum(op)
+                elif isinstance(op, q.MulOp):
+                    _product(op)
+                elif isinstance(op, q.ResizeBilinearOp):
+                    _resize(op)
 
 
 def _conv(op: q.Conv2dOp, module: Module) -> None:
@@ -69,19 +79,67 @@ def _conv(op: q.Conv2dOp, module: Module) -> None:
         raise _refuse(layer_name(op), "the accumulator", bound, limit, lever)
     # The machine folds the input's zero point into the bias: that sum must fit as well.
     folded = op.zero_points[0] * weight.reshape(weight.shape[0], -1).sum(axis=1, dtype=np.int64)
-    shifted = int(np.abs((0 if bias is None else bias.astype(np.int64)) - folded).max(initial=0))
+    shifted = np.abs((0 if bias is None else bias.astype(np.int64)) - folded)
     plain = accumulator_bounds(weight, None, *element.limits, 0)
-    reach = shifted + int(np.maximum(np.abs(plain[0]), np.abs(plain[1])).max(initial=0))
+    reach = int((shifted + np.maximum(np.abs(plain[0]), np.abs(plain[1]))).max(initial=0))
     if reach > limit:
         raise _refuse(
             layer_name(op), "the accumulator with the folded zero point", reach, limit, "use a zero point near 0"
         )
 
+    _residual(op, smallest, largest)
+
+
+def _reach(element: UniformQuantizedType) -> int:
+    """The largest |q - zero point|."""
+    return max(element.limits[1] - element.zero_point, element.zero_point - element.limits[0])
+
+
+def _rescaled(reach: int, multiplier: npt.NDArray[np.int32], shift: npt.NDArray[np.int8]) -> int:
+    """The largest magnitude that a rescale makes of values up to `reach` (Python integers: nothing wraps here)."""
+    return max((reach * int(m) + (1 << (int(s) - 1))) >> int(s) for m, s in zip(multiplier, shift, strict=True))
+
+
+def _residual(op: q.Conv2dOp, smallest: npt.NDArray[np.int64], largest: npt.NDArray[np.int64]) -> None:
+    values = op.values
+    if op.residual is None:
+        return
+    reach = np.maximum(np.abs(smallest), np.abs(largest))
+    m, s = (np.broadcast_to(values[name], reach.shape) for name in ("multiplier", "shift"))
+    sums = max(_rescaled(int(r), m[i : i + 1], s[i : i + 1]) for i, r in enumerate(reach))
+    other = _reach(quantized_element(op.residual.type))
+    total = sums + _rescaled(other, values["residual_multiplier"], values["residual_shift"])
+    if total > _INT32:
+        raise _refuse(layer_name(op), "the sum with the residual", total, _INT32, "give common_scale a larger value")
+
+
+def _sum(op: q.AddOp | q.SubOp) -> None:
+    values = op.values
+    total = sum(
+        _rescaled(_reach(quantized_element(v.type)), values[f"{side}_multiplier"], values[f"{side}_shift"])
+        for v, side in ((op.lhs, "lhs"), (op.rhs, "rhs"))
+    )
+    if total > _INT32:
+        raise _refuse(layer_name(op), "the sum", total, _INT32, "give common_scale a larger value")
+
+
+def _product(op: q.MulOp) -> None:
+    bound = _reach(quantized_element(op.lhs.type)) * _reach(quantized_element(op.rhs.type))
+    if bound > _INT32:
+        raise _refuse(layer_name(op), "the product", bound, _INT32, "use zero points near 0, or int8 for one operand")
+
+
+def _resize(op: q.ResizeBilinearOp) -> None:
+    yn, _, xn, _ = op.values["scale"]
+    bound = _reach(quantized_element(op.input.type)) * yn * xn
+    if bound > _INT32:
+        raise _refuse(layer_name(op), "the interpolated value", bound, _INT32, "resize by simpler ratios, or in int8")
+
 
 def _matmul(op: q.MatmulOp) -> None:
     a, b = quantized_element(op.lhs.type), quantized_element(op.rhs.type)
     depth = shape_of(op.lhs.type)[-1]
-    reach = [max(e.limits[1] - e.zero_point, e.zero_point - e.limits[0]) for e in (a, b)]
+    reach = [_reach(a), _reach(b)]
     limit = _INT32 if max(a.bits, b.bits) == 8 else _INT48
     if depth * reach[0] * reach[1] > limit:
         raise _refuse(layer_name(op), "the product", depth * reach[0] * reach[1], limit, "split the inner axis")
@@ -91,6 +149,6 @@ def _reduce(op: q.ReduceSumOp) -> None:
     element = quantized_element(op.input.type)
     axes: Sequence[int] = op.values["axes"]
     count = prod(shape_of(op.input.type)[axis] for axis in axes)
-    reach = max(element.limits[1] - element.zero_point, element.zero_point - element.limits[0])
+    reach = _reach(element)
     if count * reach > _INT32:
         raise _refuse(layer_name(op), "the sum", count * reach, _INT32, "reduce in two steps")

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.builtin import TensorType, f32
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, element_dtype, shape_of
 from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, ReshapeOp, constant
-from hbir.dialects.qat import FakeQuantOp
+from hbir.dialects.qat import FakeQuantOp, fake_quantize
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
@@ -28,7 +28,7 @@ from hbir.numerics import quantize as quantize_array
 from passes.analysis import has_integer_form, is_high_precision, keeps_grid
 from passes.integer_forms import Builder
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures
+from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
 
 __all__ = ["Quantize"]
 
@@ -52,7 +52,17 @@ class Quantize(Pass):
             for op in list(block.ops):
                 walk.visit(op)
             erase_dead(block)
+            self._settle(module, block)
         refresh_signatures(module)
+
+    def _settle(self, module: Module, block: Block) -> None:
+        """Constants that an operation without an integer form reads become the floats on their grid."""
+        for op in list(block.ops):
+            if isinstance(op, FakeQuantOp) and (array := constant_of(op.input, module.constants)) is not None:
+                settled = constant(fake_quantize(array, op.grid), module.constants, f32, op.location)
+                block.insert_op_before(settled, op)
+                replace(op, [settled.output])
+        erase_dead(block)
 
 
 @dataclass

@@ -11,12 +11,20 @@ from xdsl.dialects.func import Func, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Dialect
 from xdsl.parser import Parser
 from xdsl.printer import Printer
-from xdsl.utils.exceptions import ParseError, VerifyException
+from xdsl.utils.exceptions import InvalidIRException, ParseError, PyRDLError, VerifyException
 
 from hbir.errors import IrError
 from hbir.ir.order import check_order
+from hbir.ir.strings import ascii_literals, restore_literals
 
 __all__ = ["parse_module", "print_module", "verify_module"]
+
+
+# What xDSL raises, beside its own errors, over operations that lack a property or attributes of a surprising kind.
+_ESCAPING = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError),
+    *(ValueError, PyRDLError, InvalidIRException),
+)
 
 
 class _Printer(Printer):
@@ -65,12 +73,15 @@ def verify_module(module: ModuleOp) -> None:
     except VerifyException as error:
         reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
         raise IrError(4, "the module does not verify", why=reason) from None
+    except _ESCAPING as error:
+        raise IrError(4, "the module does not verify", why=f"{type(error).__name__}: {error}") from error
     check_order(module)
     _check_functions(module)
 
 
 def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text>") -> ModuleOp:
     """Read and verify a module. Raises IrError HB0205 with line and reason for text that is not one."""
+    text, marked = ascii_literals(text, source)
     context = Context()
     for dialect in (Builtin, Func, *dialects):
         context.load_dialect(dialect)
@@ -84,7 +95,9 @@ def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text
         ) from None
     except VerifyException as error:
         raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
-    except (RecursionError, ValueError, OverflowError, KeyError) as error:
-        raise IrError(5, f"not a module: {error}", where=source, lever="mend the text") from None
+    except _ESCAPING as error:
+        raise IrError(5, f"not a module: {error}", where=source, lever="mend the text") from error
+    if marked:
+        restore_literals(module)
     verify_module(module)
     return module

@@ -25,24 +25,36 @@ class _Access:
     write: bool
 
 
+_PAGE_BITS = 14
+
+
 @dataclass
 class _Memory:
-    """The accesses to one memory that later ones may still have to wait for."""
+    """The accesses to one memory that later ones may still have to wait for, by the pages they touch."""
 
-    live: list[_Access] = field(default_factory=list[_Access])
+    pages: dict[int, list[_Access]] = field(default_factory=dict[int, list[_Access]])
 
-    def conflicts(self, view: View, write: bool) -> list[Event]:
+    def conflicts(self, view: View, write: bool) -> set[Event]:
         """Events of the accesses that conflict with a new one."""
         low, high = view.address, view.end
-        near = [a for a in self.live if a.low < high and low < a.high and (write or a.write)]
-        return [a.event for a in near if overlap(a.view, view) is not None]
+        near = {
+            id(a): a
+            for page in range(low >> _PAGE_BITS, ((high - 1) >> _PAGE_BITS) + 1)
+            for a in self.pages.get(page, ())
+            if a.low < high and low < a.high and (write or a.write)
+        }
+        return {a.event for a in near.values() if overlap(a.view, view) is not None}
 
     def record(self, view: View, event: Event, write: bool) -> None:
         """Remember an access. A dense write ends the time of whatever it covers: it waited for it itself."""
         low, high = view.address, view.end
-        if write and high - low == view.nbytes:
-            self.live = [a for a in self.live if not (low <= a.low and a.high <= high)]
-        self.live.append(_Access(view, low, high, event, write))
+        access = _Access(view, low, high, event, write)
+        dense = write and high - low == view.nbytes
+        for page in range(low >> _PAGE_BITS, ((high - 1) >> _PAGE_BITS) + 1):
+            live = self.pages.setdefault(page, [])
+            if dense:
+                live[:] = [a for a in live if not (low <= a.low and a.high <= high)]
+            live.append(access)
 
 
 def _view(region: Region, schedule: Schedule, addresses: Addresses) -> View:
@@ -60,13 +72,20 @@ def _accesses(task: Task, views: dict[str, View]) -> list[tuple[View, bool]]:
     return [(view, role in written) for role, view in views.items()]
 
 
+def _fixed(schedule: Schedule, region: Region) -> bool:
+    buffer = schedule.buffers[region.buffer]
+    return buffer.space == "CONST" or buffer.kind == "input"
+
+
 def encode(schedule: Schedule, addresses: Addresses) -> tuple[Program, bytes]:
     """The program, and the constant bytes that DDR starts with."""
     builder = ProgramBuilder()
     memories: dict[tuple[str, int], _Memory] = {}
     for task in schedule.tasks:
         views = {role: _view(region, schedule, addresses) for role, region in task.operands.items()}
-        touched = [(v, w) for v, w in _accesses(task, views) if not (v.space == "DDR" and v.end <= addresses.constants)]
+        # Nothing writes constants and inputs, so nothing has to wait for who reads them.
+        fixed = {id(views[role]) for role, region in task.operands.items() if _fixed(schedule, region)}
+        touched = [(view, write) for view, write in _accesses(task, views) if id(view) not in fixed]
         waits = {
             event
             for view, write in touched

@@ -32,7 +32,7 @@ from hbir.ir.text import print_module
 from hbir.march import March
 from hbir.module import Function, Module
 
-__all__ = ["lower"]
+__all__ = ["lower", "supported_operations"]
 
 Constants = dict[str, npt.NDArray[Any]]
 
@@ -403,6 +403,11 @@ _UNITS: dict[type[Operation], Callable[[_Lowering, Any], None]] = {
     q.SubOp: _sum,
     q.TableOp: _table,
 }
+
+
+def supported_operations() -> frozenset[type[Operation]]:
+    """The operation classes that units run; limits of a march may still send one of them to the host."""
+    return frozenset({*_MOVES, *_UNITS})
 
 
 def _host_reason(op: Operation, march: March) -> str:

@@ -6,7 +6,6 @@ two tiles of each streamed tensor are alive and the DMA queues overlap with comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,9 +163,12 @@ class _NodeWriter:
         target, stored = self._output(out, core)
         name = next(iter(node.writes))
         operands[name] = stored or target
-        if node.opcode == "COPY" and self._moved_by_dma(at, operands, target, core):
-            return
-        w.add(at, Task(node.opcode, core, node.layer, operands, params, self.index))
+        if node.opcode == "COPY" and "src" in node.constants:
+            # A constant that only has to be put in place needs no copy: the load does it.
+            source = self._constant_part(node.constants["src"], out)
+            w.add(at, Task("LOAD", core, node.layer, {"src": source, "dst": operands[name]}, {}, self.index))
+        else:
+            w.add(at, Task(node.opcode, core, node.layer, operands, params, self.index))
         if stored is not None:
             w.store(at + 1.5, stored, target, self.index, core)
 
@@ -192,15 +194,10 @@ class _NodeWriter:
         size = int(np.prod(target.shape, dtype=np.int64)) * _ITEM[target.dtype]
         return target, Region.dense(w.buffer("L1M", size, core), target.dtype, target.shape)
 
-    def _moved_by_dma(self, at: float, operands: Mapping[str, Region], target: Region, core: int) -> bool:
-        """A constant that only has to be put in place needs no copy: the load does it."""
-        w = self.writer
-        if "src" in self.node.constants and w.buffers[target.buffer].space == "L1M":
-            kept = np.ascontiguousarray(self.node.constants["src"])
-            source = Region.dense(w.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
-            w.add(at, Task("LOAD", core, self.node.layer, {"src": source, "dst": target}, {}, self.index))
-            return True
-        return False
+    def _constant_part(self, array: npt.NDArray[Any], out: Part) -> Region:
+        box = tuple(slice(begin, begin + extent) for begin, extent in zip(out.begin, out.extent, strict=True))
+        kept = np.ascontiguousarray(array[box])
+        return Region.dense(self.writer.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
 
     def _constants(self, at: float, tile: int, chunk: int | None, core: int, out: Part) -> dict[str, Region]:
         node, operands = self.node, dict[str, Region]()

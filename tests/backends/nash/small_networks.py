@@ -65,6 +65,10 @@ SMALL_NETWORKS: dict[str, tuple[str, str]] = {
         ),
         MAP,
     ),
+    "constant_concat": (
+        "a = Conv (x, w1) b = Relu (a) c = Concat <axis = 1> (b, fixed) y = Conv (c, u1)",
+        MAP,
+    ),
     "split": (
         "a = Conv (x, e1) s, t = Split <axis = 1> (a) p = Conv (s, w1) q = Add (p, t) y = Conv (q, v1)",
         MAP,
@@ -198,6 +202,7 @@ def _constants() -> Mapping[str, npt.NDArray[Any]]:
         "square": weight(10, 10),
         "dense": weight(5, 8),
         "offsets": weight(5),
+        "fixed": weight(1, 8, 12, 10),
         "plane": weight(1, 1, 12, 10),
         "column": weight(1, 8, 1, 1),
         "one": np.ones((1, 8, 1, 1), np.float32),

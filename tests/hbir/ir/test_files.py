@@ -142,7 +142,7 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(IrError, match="HB0234"):
         load(tmp_path / "net.onnx")
     with pytest.raises(IrError, match="HB0234"):
-        save(Module.parse('"builtin.module"() ({}) : () -> ()'), tmp_path / "net.bc")
+        save(Module.parse('"builtin.module"() ({ ^bb0: }) : () -> ()'), tmp_path / "net.bc")
     (tmp_path / "binary.mlir").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(IrError, match="HB0207"):
         load(tmp_path / "binary.mlir")
@@ -164,7 +164,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="HB0801"):
-        save(Module.parse('"builtin.module"() ({}) : () -> ()'), tmp_path / "file" / "net.mlir")
+        save(Module.parse('"builtin.module"() ({ ^bb0: }) : () -> ()'), tmp_path / "file" / "net.mlir")
 
 
 @given(tensors(dtype=np.float32), tensors(dtype=np.int16))

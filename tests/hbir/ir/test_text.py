@@ -72,7 +72,7 @@ def test_what_is_no_network_is_refused() -> None:
         '"builtin.module"() ({ "func.func"() <{sym_name = "f", sym_visibility = "private", '
         "function_type = () -> ()}> ({}) : () -> () }) : () -> ()"
     )
-    nested = '"builtin.module"() ({ "builtin.module"() ({}) : () -> () }) : () -> ()'
+    nested = '"builtin.module"() ({ "builtin.module"() ({ ^bb0: }) : () -> () }) : () -> ()'
     for text in (declaration, nested):
         with pytest.raises(IrError, match="HB0208"):
             Module.parse(text)

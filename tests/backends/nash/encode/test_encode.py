@@ -49,7 +49,7 @@ def without_wait(program: Program, index: int, wait: int) -> Program:
     return Program(instructions, program.views, program.layers)
 
 
-@pytest.mark.parametrize(("size", "cores"), [(4 << 20, 1), (8192, 1), (8192, 2)])
+@pytest.mark.parametrize(("size", "cores"), [(4 << 20, 1), (10240, 1), (10240, 2)])
 @pytest.mark.parametrize("name", list(SMALL_NETWORKS))
 def test_the_events_order_all_conflicts(name: str, size: int, cores: int) -> None:
     found = model(name, size, cores)

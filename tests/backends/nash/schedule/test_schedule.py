@@ -41,7 +41,7 @@ def writes(task: Task) -> set[str]:
     return {operand.name for operand in BY_NAME[task.opcode].operands if operand.access == "w"}
 
 
-@pytest.mark.parametrize(("size", "cores"), [(4 << 20, 1), (8192, 1), (8192, 3)])
+@pytest.mark.parametrize(("size", "cores"), [(4 << 20, 1), (10240, 1), (10240, 3)])
 @pytest.mark.parametrize("name", [*SMALL_NETWORKS, *HOST_NETWORKS])
 def test_every_byte_is_written_before_it_is_read(name: str, size: int, cores: int) -> None:
     plan = made(name, size, cores)

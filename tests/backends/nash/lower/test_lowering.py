@@ -1,0 +1,189 @@
+"""Every operation finds its unit or the host, moves that need no work are none, and the numbers stay the interpreter's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from xdsl.ir import Operation
+
+from backends.nash.isa import BY_NAME
+from backends.nash.lower import Node, Storage, TensorView, UnitGraph, lower
+from backends.nash.lower.lowering import supported_operations
+from backends.nash.lower.views import reshaped
+from hbir.dialects import hbir as float_dialect
+from hbir.dialects import quantized as integer_dialect
+from hbir.dialects.base import HbOperation
+from hbir.errors import BackendError
+from hbir.march import load_march
+from passes import convert
+from tests.backends.nash.small_networks import HOST_NETWORKS, SMALL_NETWORKS, small_network, text_network
+from tests.compiled import assert_equal_outputs, compiled
+
+MARCH = load_march("nash-e")
+
+
+def graph_of(name: str) -> UnitGraph:
+    return lower(small_network(name)[0], MARCH)
+
+
+def copies(graph: UnitGraph) -> int:
+    """How many copies the lowering added; transposes of the model's own NCHW inputs and outputs are not counted."""
+    return sum(node.opcode == "COPY" and node.operation != "hbir.transpose" for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("march", "size", "cores"), [("nash-e", 4 << 20, 1), ("nash-m", 10240, 1), ("nash-p", 10240, 3)]
+)
+@pytest.mark.parametrize("name", [*SMALL_NETWORKS, *HOST_NETWORKS])
+def test_the_binary_gives_the_interpreters_numbers(name: str, march: str, size: int, cores: int) -> None:
+    module, feeds = small_network(name, march)
+    binary = compiled(module, replace(load_march(march), l1m_bytes=size), opt=1, core_num=cores)
+    assert_equal_outputs(module, binary, feeds)
+    assert_equal_outputs(module, binary, feeds[:1], check=True)
+
+
+@pytest.mark.parametrize("name", list(SMALL_NETWORKS))
+def test_nothing_but_float_work_goes_to_the_host(name: str) -> None:
+    graph = graph_of(name)
+    assert [node.reason for node in graph.nodes if node.unit == "HOST"] == []
+    assert graph.host_text == ""
+    for node in graph.nodes:
+        assert node.unit == BY_NAME[node.opcode].unit
+        assert {*node.reads, *node.writes, *node.constants} <= {o.name for o in BY_NAME[node.opcode].operands}
+        assert set(node.params) <= {p.name for p in BY_NAME[node.opcode].params}
+        assert node.layer
+    assert graph.name in str(graph)
+
+
+def test_every_quantized_operation_has_a_lowering() -> None:
+    """`quantized.function` is a placeholder that `fix-lut` replaces."""
+    classes = [
+        c
+        for c in vars(integer_dialect).values()
+        if isinstance(c, type) and issubclass(c, HbOperation) and hasattr(c, "name")
+    ]
+    missing = {c.name for c in classes} - {c.name for c in supported_operations()} - {"quantized.function"}
+    assert classes
+    assert missing == set()
+
+
+def test_moves_of_any_float_operation_are_lowered_too() -> None:
+    moves: list[type[Operation]] = [
+        float_dialect.ReshapeOp,
+        float_dialect.TransposeOp,
+        float_dialect.ConcatOp,
+        float_dialect.SliceOp,
+        float_dialect.PadOp,
+        float_dialect.ExpandOp,
+    ]
+    assert set(moves) <= set(supported_operations())
+
+
+@pytest.mark.parametrize("name", ["concat", "nested_concat"])
+def test_producers_write_into_concatenations(name: str) -> None:
+    graph = graph_of(name)
+    convs = [node for node in graph.nodes if node.opcode == "CONV"]
+    shared = Counter(node.out.storage for node in convs)
+    assert max(shared.values()) >= 2
+    assert copies(graph) == 0
+
+
+def test_slices_and_reshapes_read_where_their_operand_lies() -> None:
+    assert copies(graph_of("split")) == 0
+    assert copies(graph_of("classifier")) == 0
+
+
+def test_rows_with_gaps_are_copied_for_compute_units() -> None:
+    graph = graph_of("strided_slice")
+    assert copies(graph) == 1
+    for node in graph.nodes:
+        if node.unit not in ("TRANS", "HOST"):
+            assert all(view.has_dense_rows for view in (*node.reads.values(), *node.writes.values()))
+
+
+def test_macs_are_those_of_the_layers() -> None:
+    graph = graph_of("chain")
+    assert [node.macs for node in graph.nodes if node.opcode == "CONV"] == [12 * 10 * 8 * 8 * 9] * 2
+    assert next(n for n in graph_of("depthwise").nodes if n.opcode == "CONV").macs == 12 * 10 * 8 * 9
+
+
+@pytest.mark.parametrize("name", list(HOST_NETWORKS))
+def test_host_operations_say_why_and_lie_in_ddr(name: str) -> None:
+    graph = graph_of(name)
+    (call,) = [node for node in graph.nodes if node.opcode == "HOST_CALL"]
+    assert call.operation == HOST_NETWORKS[name][2]
+    assert call.reason == f"{call.operation} has no integer form"
+    assert all(graph.storages[view.storage].pinned for view in (*call.reads.values(), *call.writes.values()))
+    assert call.operation in graph.host_text
+
+
+def test_a_kernel_beyond_the_march_goes_to_the_host_with_the_limit() -> None:
+    module, feeds = small_network("chain")
+    march = replace(MARCH, max_conv_kernel=2)
+    graph = lower(module, march)
+    reasons = [node.reason for node in graph.nodes if node.opcode == "HOST_CALL"]
+    assert reasons == ["the tensor engine takes kernels up to 2 and strides up to " + str(MARCH.max_stride)] * 2
+    binary = compiled(module, march, opt=1)
+    assert_equal_outputs(module, binary, feeds, check=True)
+
+
+def test_a_float_module_is_refused() -> None:
+    calibrated, _ = text_network(*SMALL_NETWORKS["chain"])
+    with pytest.raises(BackendError) as refusal:
+        lower(calibrated, MARCH)
+    assert refusal.value.code == "HB0515"
+    assert "passes.convert" in str(refusal.value)
+    assert lower(convert(calibrated, "nash-e"), MARCH).nodes
+
+
+def view(storage: int, shape: tuple[int, ...], offset: int = 0) -> TensorView:
+    return TensorView.dense(storage, shape, "i8", offset)
+
+
+def one_node(read: TensorView, write: TensorView) -> UnitGraph:
+    node = Node("CLAMP", "VAE", "somewhere", {"x": read}, {"out": write}, {})
+    return UnitGraph("g", (Storage(64, "input", "x"), Storage(64, "activation")), (node,), (("x", view(0, (64,))),), ())
+
+
+def test_views_stay_inside_their_storages() -> None:
+    one_node(view(0, (64,)), view(1, (64,))).verify()
+    for read, write in [
+        (view(0, (65,)), view(1, (64,))),
+        (view(0, (64,)), view(1, (64,), 1)),
+        (view(0, (4,), -1), view(1, (64,))),
+    ]:
+        with pytest.raises(BackendError, match="leaves its storage") as refusal:
+            one_node(read, write).verify()
+        assert refusal.value.code == "HB0511"
+        assert "somewhere" in str(refusal.value)
+
+
+def test_nothing_is_read_before_it_is_written() -> None:
+    with pytest.raises(BackendError, match="read before"):
+        one_node(view(1, (64,)), view(1, (64,))).verify()
+
+
+def test_dense_views_take_other_shapes_and_others_do_not() -> None:
+    dense = view(0, (4, 6))
+    assert reshaped(dense, (2, 12)) == view(0, (2, 12))
+    assert reshaped(dense.part((0, 0), (4, 3)), (12,)) is None
+    assert reshaped(dense.part((1, 0), (2, 6)), (12,)) == view(0, (12,), 6)
+
+
+def test_strides_of_single_elements_do_not_matter() -> None:
+    a = TensorView(0, 0, (1, 8), (999, 1), "i8")
+    assert a.is_dense
+    assert a.same_bytes(view(0, (1, 8)))
+    assert not a.same_bytes(view(0, (1, 8), 1))
+    assert not a.same_bytes(TensorView(0, 0, (1, 8), (8, 2), "i8"))
+
+
+def test_results_do_not_depend_on_the_order_of_runs() -> None:
+    module, feeds = small_network("residual")
+    function = compiled(module, opt=0)[0]
+    first = [function.feed(feed)["y"] for feed in feeds]
+    second = [function.feed(feed)["y"] for feed in reversed(feeds)][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

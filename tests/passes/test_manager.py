@@ -1,0 +1,138 @@
+"""Pipelines: their text, options, errors, reports, verification and reproducers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import f32
+
+from hbir import load
+from hbir.dialects.hbir import AddOp, ClipOp, constant
+from hbir.errors import PassError
+from hbir.march import load_march
+from hbir.module import Module
+from passes import Pass, Pipeline, Promise, load_pass
+from passes.convert import convert_pipeline
+from passes.manager import PassReport
+
+NETWORK = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<2x3xf32>) -> tensor<2x3xf32>}> ({
+  ^bb0(%x: tensor<2x3xf32>):
+    %0 = "hbir.clip"(%x) <{min = 0.0 : f64}> : (tensor<2x3xf32>) -> tensor<2x3xf32> loc("a")
+    %1 = "hbir.clip"(%0) <{max = 6.0 : f64}> : (tensor<2x3xf32>) -> tensor<2x3xf32> loc("b")
+    "func.return"(%1) : (tensor<2x3xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+
+
+@dataclass(frozen=True)
+class AddsOne(Pass):
+    """Breaks every promise, on purpose."""
+
+    name: ClassVar[str] = "adds-one"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    amount: float = 1.0
+
+    def run(self, module: Module) -> None:
+        function = module[0]
+        last = function.return_op
+        one = constant(np.full((3,), self.amount, np.float32), module.constants, f32)
+        added = AddOp.make(last.operands[0], one.output)
+        for op in (one, added):
+            function.op.body.block.insert_op_before(op, last)
+        last.operands[0] = added.output
+
+
+@dataclass(frozen=True)
+class Breaks(Pass):
+    """Leaves a module that does not verify, or raises."""
+
+    name: ClassVar[str] = "breaks"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    how: str = "type"
+
+    def run(self, module: Module) -> None:
+        if self.how == "raise":
+            raise ZeroDivisionError
+        if self.how == "make":
+            ClipOp.make(module[0].flatten_inputs[0].value, min=2.0, max=1.0)
+
+
+def test_text_of_a_pipeline_is_read_again() -> None:
+    text = convert_pipeline(load_march("nash-e"))
+    once = str(Pipeline(text))
+    assert str(Pipeline(once)) == once
+    assert Pipeline(once).steps == Pipeline(text).steps
+
+
+def test_options() -> None:
+    (step,) = Pipeline("fold-constants{largest=12}").steps
+    assert step == load_pass("fold-constants")(largest=12)  # type: ignore[call-arg]
+    assert str(Pipeline([step])) == "fold-constants{largest=12}"
+    assert Pipeline("").steps == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cannonicalize", "HB0302: there is no pass 'cannonicalize'.*did you mean canonicalize"),
+        ("xyz", "HB0302.*known passes: cancel-transposes"),
+        ("fold-constants{largest=many}", "HB0304.*'fold-constants'"),
+        ("fold-constants{biggest=1}", "HB0304.*'fold-constants'"),
+        ("fold-constants{largest=1", "HB0303"),
+        ("a,,b", "HB0303"),
+        ("{}", "HB0303"),
+    ],
+)
+def test_bad_text(text: str, message: str) -> None:
+    with pytest.raises(PassError, match=message):
+        Pipeline(text)
+
+
+def test_reports_and_observer() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def observer(step: Pass, report: PassReport, module: Module) -> None:
+        seen.append((step.name, len(module[0].operations)))
+
+    pipeline = Pipeline("canonicalize,dead-code", observer=observer)
+    pipeline.run(Module.parse(NETWORK))
+    assert seen == [("canonicalize", 1), ("dead-code", 1)]
+    assert [(r.name, r.before, r.after) for r in pipeline.reports] == [("canonicalize", 2, 1), ("dead-code", 1, 1)]
+    assert all(r.seconds >= 0 for r in pipeline.reports)
+
+
+def test_a_broken_promise_is_found() -> None:
+    module = Module.parse(NETWORK)
+    Pipeline([AddsOne()]).run(module)
+    with pytest.raises(PassError, match=r"HB0305.*'adds-one' changed output '_output_0' by 1; it promises EXACT"):
+        Pipeline([AddsOne()], verify="exec").run(module)
+    Pipeline([AddsOne(0.0)], verify="exec").run(module)
+
+
+def test_a_reproducer_reproduces(tmp_path: Path) -> None:
+    steps = [*Pipeline("canonicalize").steps, AddsOne(2.0), *Pipeline("dead-code").steps]
+    with pytest.raises(PassError):
+        Pipeline(steps, verify="exec", reproducer=tmp_path / "r").run(Module.parse(NETWORK))
+    command = (tmp_path / "r" / "command.txt").read_text()
+    assert command == "hbir-opt module.mlir -p 'adds-one{amount=2.0},dead-code'\n"
+    again = load(tmp_path / "r" / "module.mlir")
+    assert [op.name for op in again[0].operations] == ["hbir.clip"]  # as it was before the pass that failed
+    with pytest.raises(PassError, match="HB0305"):
+        Pipeline(steps[1:], verify="exec").run(again)
+
+
+def test_a_pass_that_fails_by_itself_leaves_a_reproducer_too(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        Pipeline([Breaks("raise")], reproducer=tmp_path / "r").run(Module.parse(NETWORK))
+    assert (tmp_path / "r" / "module.mlir").exists()
+    with pytest.raises(PassError, match="HB0306.*'breaks' cannot build.*wrong way round"):
+        Pipeline([Breaks("make")]).run(Module.parse(NETWORK))

@@ -1,0 +1,179 @@
+"""The integers of each operation against its fake-quantised floats, and the fine print of quantisation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbir import load, save
+from hbir.dialects import quantized as q
+from hbir.dialects.base import HbOperation, tensor_type
+from hbir.dialects.hbir import ClipOp, FunctionOp, LinearOp
+from hbir.dialects.quant import UniformQuantizedType
+from hbir.errors import PassError
+from hbir.module import Module
+from hbir.testing import example_feeds, operations
+from hbir.testing.float_graphs import FLOAT_GENERATORS
+from passes import Pipeline, calibrate, convert
+from passes.analysis import grid_sources
+
+# How many steps of the result's grid the integers may be away from the rounded floats. The integer result is rounded from
+# a product that is off by at most 2^-15 of itself (the multiplier), half a step at full scale, plus the rounding of the
+# bias and of the common scale: less than one step in all, so the rounded results are at most one step apart. Softmax and
+# bilinear resize round once more inside. Tables and moves are exact.
+STEPS = {FunctionOp.name: 0, ClipOp.name: 1, "hbir.softmax": 2, "hbir.resize_bilinear": 2, "hbir.avg_pool": 1}
+
+
+def _raw_step(module: Module, index: int) -> float:
+    """The accumulator's step behind an output that has no grid: the bias is rounded to it."""
+    value = module[0].flatten_outputs[index].value
+    scales = [op.grid.scale_array.max() for op in _behind(value) if isinstance(op, q.DequantizeOp)]
+    return float(max(scales, default=0.0))
+
+
+def _behind(value: object) -> list[HbOperation]:
+    owner = getattr(value, "owner", None)
+    if not isinstance(owner, HbOperation):
+        return []
+    return [owner, *(op for operand in owner.operands for op in _behind(operand))]
+
+
+@pytest.mark.parametrize("kind", FLOAT_GENERATORS, ids=lambda kind: kind.name)
+def test_integers_follow_the_fake_quantised_floats(kind: type[HbOperation]) -> None:
+    @settings(max_examples=12)
+    @given(operations(kind), st.booleans(), st.sampled_from((8, 8, 16)))
+    def check(module: Module, asymmetric: bool, bits: int) -> None:
+        if bits == 16 and any(isinstance(op, FunctionOp) for op in module[0].operations):
+            bits = 8  # tables of 65,536 entries: see test_fix_lut
+        feeds = [example_feeds(module[0], seed) for seed in range(2)]
+        options = {"observer": "max", "activation_bits": bits, "head_bits": bits, "asymmetric": asymmetric}
+        fake = calibrate(module, feeds, **options)
+        try:
+            integers = convert(fake, "nash-e", verify="exec")
+        except PassError as error:
+            assert error.code == "HB0332"  # nothing in the module has an integer form
+            return
+        for feed in feeds:
+            wanted, got = fake[0].feed(feed), integers[0].feed(feed)
+            for index, argument in enumerate(fake[0].flatten_outputs):
+                a, b = wanted[argument.name], got[argument.name]
+                assert (a.shape, a.dtype) == (b.shape, b.dtype)
+                if not np.issubdtype(a.dtype, np.floating) or not a.size:
+                    continue
+                sources = grid_sources(argument.value)
+                largest = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+                if sources:
+                    steps = STEPS.get(kind.name, 1) * max(source.grid.scale for source in sources)
+                else:
+                    steps = 0.5 * _raw_step(integers, index) + 1e-5 * largest
+                np.testing.assert_allclose(b, a, rtol=0, atol=1.0001 * steps + 1e-6 * largest)
+
+    check()
+
+
+def _linear(outputs: int, *, raw: bool) -> Module:
+    text = f"""
+"builtin.module"() ({{
+  "func.func"() <{{sym_name = "main", function_type = (tensor<2x3xf32>) -> tensor<2x{outputs}xf32>}}> ({{
+  ^bb0(%x: tensor<2x3xf32>):
+    %q = "qat.fake_quant"(%x) <{{grid = !quant.uniform<i8:f32, 0.0625>}}> : (tensor<2x3xf32>) -> tensor<2x3xf32>
+    %w = "hbir.constant"() <{{value = BLOB}}> : () -> tensor<{outputs}x3xf32>
+    %f = "qat.fake_quant"(%w) <{{grid = !quant.uniform<i8<-127:127>:f32:0, {{SCALES}}>}}>
+      : (tensor<{outputs}x3xf32>) -> tensor<{outputs}x3xf32>
+    %y = "hbir.linear"(%q, %f) : (tensor<2x3xf32>, tensor<{outputs}x3xf32>) -> tensor<2x{outputs}xf32> loc("fc")
+    %z = "qat.fake_quant"(%y) <{{grid = !quant.uniform<i8:f32, 0.125>}}> : (tensor<2x{outputs}xf32>) -> tensor<2x{outputs}xf32>
+    "func.return"({"%y" if raw else "%z"}) : (tensor<2x{outputs}xf32>) -> ()
+  }}) : () -> ()
+}}) : () -> ()
+"""
+    from hbir.ir.constants import ConstantStore
+
+    store = ConstantStore()
+    blob = store.put(np.linspace(-1, 1, outputs * 3, dtype=np.float32))
+    scales = ", ".join(["0.0078125"] * outputs)
+    text = text.replace("BLOB", f'#hbir.blob<"{blob.digest.data}", {blob.size.data}>').replace(
+        "{SCALES}", f"{{{scales}}}"
+    )
+    return Module.parse(text, store)
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_a_linear_layer_hands_out_its_accumulator_in_its_own_shape(outputs: int) -> None:
+    module = _linear(outputs, raw=True)
+    integers = convert(module, "nash-e", verify="exec")
+    assert integers[0].flatten_outputs[0].type.shape == (2, outputs)
+    conv = next(op for op in integers[0].operations if isinstance(op, q.Conv2dOp))
+    assert conv.multiplier is None and conv.grid.bits == 32
+    x = example_feeds(module[0])["_input_0"]
+    # Products of grids with power-of-two scales are exact in float32, and so are their sums: no difference at all.
+    np.testing.assert_array_equal(integers[0](x)[0], module[0](x)[0])
+
+
+def test_powers_of_two_are_exact() -> None:
+    """With scales that are powers of two the multiplier is off by 2^-15 of one step: results away from ties are equal."""
+    module = _linear(4, raw=False)
+    integers = convert(module, "nash-e")
+    x = example_feeds(module[0])["_input_0"]
+    wanted, got = module[0](x)[0], integers[0](x)[0]
+    assert np.abs(wanted - got).max() <= 0.125
+    assert LinearOp.name not in [op.name for op in integers[0].operations]
+
+
+def test_every_type_agrees_with_its_multipliers() -> None:
+    for op in convert(_linear(4, raw=False), "nash-e")[0].operations:
+        for value in op.results:
+            element = tensor_type(value.type).element_type
+            assert not isinstance(element, UniformQuantizedType) or element.scale > 0
+        if isinstance(op, q.Conv2dOp):
+            m = op.values["multiplier"]
+            assert (m % 2 == 1).all() and (m < 2**15).all() and (m >= 2**14).all()
+
+
+def test_scales_per_axis_on_an_activation_are_refused() -> None:
+    text = str(_linear(4, raw=False)).replace(
+        "!quant.uniform<i8:f32, 6.250000e-02>", "!quant.uniform<i8:f32:0, {0.5,0.25}>"
+    )
+    module = Module.parse(text, _linear(4, raw=False).constants)
+    with pytest.raises(PassError, match="HB0311.*scales per axis"):
+        Pipeline("quantize").run(module)
+
+
+def test_convert_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(PassError, match=r"HB0331.*\['advice'\]"):
+        convert(_linear(1, raw=True), "nash-e", advice=True)
+    floats = _linear(1, raw=True)
+    for op in list(floats[0].operations):
+        if op.name == "qat.fake_quant":
+            op.results[0].replace_all_uses_with(op.operands[0])
+            op.detach()
+            op.erase()
+    with pytest.raises(PassError, match="HB0332.*no fake quantisation"):
+        convert(floats, "nash-e")
+
+
+def test_the_same_text_whatever_the_hash_seed(tmp_path: Path) -> None:
+    module = _linear(4, raw=False)
+    save(module, tmp_path / "qat.mlir")
+    code = (
+        "import sys; from hbir import load; from passes import convert\n"
+        "sys.stdout.write(str(convert(load(sys.argv[1]), 'nash-m', high_precision_output=True)))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "qat.mlir")],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "4242")
+    }
+    assert len(texts) == 1
+    assert texts == {str(convert(load(tmp_path / "qat.mlir"), "nash-m", high_precision_output=True))}
