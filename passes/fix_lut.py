@@ -41,7 +41,7 @@ class FixLut(Pass):
     name: ClassVar[str] = "fix-lut"
     promise: ClassVar[Promise] = Promise.NUMERIC
 
-    bound: float = 64.0
+    bound: int | float = 64.0
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

@@ -16,7 +16,7 @@ from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.module import Module
 from hbir.numerics import quantize_multiplier, rescale
-from passes.manager import Pass, Promise
+from passes.manager import Pass, Promise, check_choice
 from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 
 __all__ = ["FoldRequantize"]
@@ -109,6 +109,10 @@ class FoldRequantize(Pass):
 
     multiplier_bits: int = 15
     high_multiplier_bits: int = 31
+
+    def __post_init__(self) -> None:
+        for option in ("multiplier_bits", "high_multiplier_bits"):
+            check_choice(self.name, option, getattr(self, option), range(8, 32))
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

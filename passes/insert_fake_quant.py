@@ -26,7 +26,7 @@ from passes.analysis import (
     keeps_grid,
     output_cone,
 )
-from passes.manager import Pass, Promise
+from passes.manager import Pass, Promise, check_choice
 from passes.observers import grid_for, weight_grid
 from passes.rewriting import blocks, constant_of, insert_before
 
@@ -84,6 +84,10 @@ class InsertFakeQuant(Pass):
     grids: Mapping[tuple[str, int], UniformQuantizedType] = field(
         default_factory=dict[tuple[str, int], UniformQuantizedType], repr=False
     )
+
+    def __post_init__(self) -> None:
+        for option in ("activation_bits", "weight_bits", "head_bits"):
+            check_choice(self.name, option, getattr(self, option), (8, 16))
 
     def run(self, module: Module) -> None:
         for function, block in blocks(module):

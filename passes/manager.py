@@ -24,7 +24,7 @@ from hbir.ir.files import save_module
 from hbir.module import Module
 from passes.equivalence import check_promise
 
-__all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "load_pass"]
+__all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass"]
 
 
 class Promise(Enum):
@@ -45,6 +45,13 @@ class Pass(ArgSpecConvertible):
     @abstractmethod
     def run(self, module: Module) -> None:
         """Change `module` in place. Raises PassError."""
+
+
+def check_choice(name: str, option: str, value: int, choices: Sequence[int]) -> None:
+    """Raise PassError HB0304 unless an option of pass `name` is one of `choices`."""
+    if value not in choices:
+        shown = f"{min(choices)} to {max(choices)}" if isinstance(choices, range) else " or ".join(map(str, choices))
+        raise PassError(4, f"options of '{name}' do not fit", why=f"{option} is {value}", lever=f"choose {shown}")
 
 
 @cache

@@ -27,7 +27,7 @@ from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
 from passes.analysis import has_integer_form, is_high_precision, keeps_grid
 from passes.integer_forms import Builder
-from passes.manager import Pass, Promise
+from passes.manager import Pass, Promise, check_choice
 from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
 
 __all__ = ["Quantize"]
@@ -45,6 +45,10 @@ class Quantize(Pass):
 
     multiplier_bits: int = 15
     high_multiplier_bits: int = 31
+
+    def __post_init__(self) -> None:
+        for option in ("multiplier_bits", "high_multiplier_bits"):
+            check_choice(self.name, option, getattr(self, option), range(8, 32))
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

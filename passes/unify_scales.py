@@ -82,7 +82,7 @@ class UnifyScales(Pass):
     name: ClassVar[str] = "unify-scales"
     promise: ClassVar[Promise] = Promise.NUMERIC
 
-    ratio: float = 2.0
+    ratio: int | float = 2.0
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

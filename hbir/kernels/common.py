@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy.typing as npt
 
 __all__ = ["Pad", "Pair", "accumulator_dtype", "address", "check_image", "make_record", "result_array", "window_output"]
 
-Pair = tuple[int, int]
-Pad = tuple[int, int, int, int]
+Pair = Sequence[int]  # two, of height and width
+Pad = Sequence[int]  # four: top, left, bottom, right
 
 
 def accumulator_dtype(*operands: npt.NDArray[Any]) -> np.dtype[Any]:

@@ -190,7 +190,7 @@ def bind_conv2d(
     """
     from hbir.kernels.jit import workers as jit
     from hbir.kernels.jit.dense import CONV
-    from hbir.kernels.jit.tiles import MODES, finish, row_block
+    from hbir.kernels.jit.tiles import MODES, finish, fused_block, row_block
 
     shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
     result_array(out, shape, None, out.dtype)
@@ -215,7 +215,8 @@ def bind_conv2d(
     y_n, y_h, y_w, _ = out.strides
     residual_n, residual_h, residual_w, _ = added.strides
     fields = {
-        "tasks": tasks, "by_columns": int(by_columns), "row_block": weight.itemsize if wide else row_block, "finish": finish,
+        "tasks": tasks, "by_columns": int(by_columns), "row_block": weight.itemsize if wide else row_block,
+        "fused_block": fused_block, "finish": finish,
         "kind": 16 * mode if wide else 4 * mode + out.itemsize - 1,
         "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w,
         "batch": x.shape[0], "height": x.shape[1], "width": x.shape[2], "cin": cin,

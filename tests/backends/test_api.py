@@ -86,7 +86,7 @@ def test_wrong_feeds_are_refused(binary: Hbm, fault: str) -> None:
     ],
 )
 @pytest.mark.parametrize("march", ["nash-e", "nash-p"])
-def test_options_that_a_march_cannot_serve(tmp_path: Path, options: dict[str, int], word: str, march: str) -> None:
+def test_options_that_a_march_cannot_serve(tmp_path: Path, options: dict[str, Any], word: str, march: str) -> None:
     module, _ = small_network("chain", march)
     with pytest.raises(BackendError) as refusal:
         backends.compile(module, tmp_path / "a.hbm", march, **options)

@@ -15,14 +15,15 @@ from hbir.kernels.jit.simd import (
     copy_word8,
     pointer_int8,
     pointer_int32,
+    pointer_int64,
 )
-from hbir.kernels.jit.tiles import EPILOGUE_FIELDS
+from hbir.kernels.jit.tiles import EPILOGUE_FIELDS, narrow_factors
 
 __all__ = ["CONV", "dense_task"]
 
 # Addresses, byte strides (x_n: of the batch axis of x), geometry, epilogue. x, y and residual are NHWC with contiguous C.
 CONV = record_dtype((
-    "tasks", "by_columns", "row_block", "finish", "kind",
+    "tasks", "by_columns", "row_block", "fused_block", "finish", "kind",
     "x", "x_n", "x_h", "x_w", "batch", "height", "width", "cin",
     "y", "y_n", "y_h", "y_w", "y_c", "out_height", "out_width", "cout",
     "residual", "residual_n", "residual_h", "residual_w", "residual_c",
@@ -83,23 +84,44 @@ def _gather(c, address, iy, ix, target):
 
 
 @inner
-def _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers):
-    """Where each row of a block reads each tap: in the input, or in the line of padding."""
-    for i in range(c.kernel_height):
-        dy = i * c.dilation_y
-        for j in range(c.kernel_width):
-            dx = j * c.dilation_x
-            move = dy * c.x_h + dx * c.x_w
-            at = (i * c.kernel_width + j) * tile_rows
-            for r in range(tile_rows):
-                iy, ix = origin_y[r] + dy, origin_x[r] + dx
-                inside = (iy >= 0) & (iy < c.height) & (ix >= 0) & (ix < c.width)
-                pointers[at + r] = base[r] + move if inside else c.pad_line
+def _address(array):
+    return np.int64(array.ctypes.data)
 
 
 @inner
-def _address(array):
-    return np.int64(array.ctypes.data)
+def _ends_narrow(c):
+    """Whether the parameters of the epilogue, but for its factors, suit `fused_function`: plain, int8 and 32 bits wide."""
+    limits = c.lo >= -(1 << 31) and c.hi < 1 << 31
+    return c.kind == 0 and limits and c.zp_out > -(1 << 15) and c.zp_out < 1 << 15
+
+
+@inner
+def _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers):
+    """Where each row of a block reads each tap: in the input, or in the line of padding."""
+    last_y, last_x = (c.kernel_height - 1) * c.dilation_y, (c.kernel_width - 1) * c.dilation_x
+    whole = True
+    for r in range(tile_rows):
+        whole &= (origin_y[r] >= 0) & (origin_y[r] + last_y < c.height)
+        whole &= (origin_x[r] >= 0) & (origin_x[r] + last_x < c.width)
+    # Locals and plain pointers, because the compiler must expect every store to change the record.
+    width, dilation_x, x_w, pad_line, height, limit = c.kernel_width, c.dilation_x, c.x_w, c.pad_line, c.height, c.width
+    lines, to = pointer_int64(_address(base)), pointer_int64(_address(pointers))
+    at = 0
+    for i in range(c.kernel_height):
+        dy = i * c.dilation_y
+        move = dy * c.x_h
+        for j in range(width):
+            dx = j * dilation_x
+            if whole:
+                for r in range(tile_rows):
+                    to[at + r] = lines[r] + move
+            else:
+                for r in range(tile_rows):
+                    iy, ix = origin_y[r] + dy, origin_x[r] + dx
+                    inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix < limit)
+                    to[at + r] = lines[r] + move if inside else pad_line
+            at += tile_rows
+            move += dilation_x * x_w
 
 
 @task(CONV)
@@ -122,18 +144,33 @@ def dense_task(index, record):
     bias, multiplier = carray(pointer_int32(c.bias), c.cout), carray(pointer_int32(c.multiplier), c.cout)
     shift = carray(pointer_int8(c.shift), c.cout)
     sums = np.empty(12 * 64, np.int32)
-    correction, factors, shifts = np.zeros(64, np.int32), np.zeros(64, np.int32), np.ones(64, np.int64)
-    widened = np.zeros(12 * 16, np.int32)
+    correction, factors, shifts = np.zeros(64, np.int32), np.zeros(64, np.int32), np.ones(64, np.int32)
+    widened = np.zeros(12 * 64, np.int32)
     pointers = np.full(taps * 12, c.zero_line, np.int64)
     zero_pointer = np.full(1, c.zero_line, np.int64)
     gathered = np.zeros(4 if in_place else 12 * 4 * depth, np.int8)
     base, origin_y, origin_x = np.zeros(12, np.int64), np.zeros(12, np.int64), np.zeros(12, np.int64)
     targets, others = np.zeros(12, np.int64), np.zeros(12, np.int64)
     fields = np.zeros(EPILOGUE_FIELDS, np.int64)
-    fields[6], fields[7], fields[17], fields[18] = _address(targets), _address(widened), _address(others), c.residual_c
-    fields[9], fields[10], fields[11] = c.zp_out, c.lo, c.hi
-    fields[12], fields[13], fields[14] = c.residual_multiplier, c.residual_shift, c.residual_zp
-    fields[15], fields[16] = c.out_multiplier, c.out_shift
+    fields[2], fields[4], fields[5], fields[6] = (
+        _address(sums),
+        _address(correction),
+        _address(factors),
+        _address(shifts),
+    )
+    fields[7], fields[8], fields[18], fields[19] = _address(targets), _address(widened), _address(others), c.residual_c
+    fields[10], fields[11], fields[12] = c.zp_out, c.lo, c.hi
+    fields[13], fields[14], fields[15] = c.residual_multiplier, c.residual_shift, c.residual_zp
+    fields[16], fields[17] = c.out_multiplier, c.out_shift
+
+    narrow, halves, scrap = np.zeros(7, np.int64), np.zeros(64, np.int64), np.zeros(64, np.int8)
+    narrow[0], narrow[1], narrow[2] = _address(correction), _address(halves), _address(targets)
+    narrow[4], narrow[5], narrow[6] = (1 << 31) + (c.zp_out << 32), c.lo, c.hi
+    # Rows of a pointwise convolution over whole images are one line of memory.
+    linear = in_place and kernel == 1 and c.stride_y == 1 and c.stride_x == 1
+    linear = linear and c.out_height == c.height and c.out_width == c.width and c.top == 0 and c.left == 0
+    linear = linear and c.x_h == c.x_w * c.width and c.y_h == c.y_w * c.width
+    linear = linear and (c.batch == 1 or (c.x_n == c.x_h * c.height and c.y_n == c.y_h * c.height))
 
     for group in range(c.groups):
         block = first_block
@@ -150,12 +187,30 @@ def dense_task(index, record):
                 correction[k] = bias[first + k] - correction[k]
                 factors[k] = multiplier[first + k]
                 shifts[k] = shift[first + k]
+            narrow[3] = count
+            fused = (
+                tile_rows > 1 and _ends_narrow(c) and narrow_factors(multiplier, shift, first, count, columns, halves)
+            )
             n = first_row // (c.out_height * c.out_width)
             oy = first_row // c.out_width - n * c.out_height
             ox = first_row - (n * c.out_height + oy) * c.out_width
             row = first_row
             while row < last_row:
                 present = min(tile_rows, last_row - row)
+                if fused:
+                    for r in range(present, tile_rows):
+                        targets[r] = _address(scrap)
+                if fused and linear:
+                    for r in range(tile_rows):
+                        at = row + min(r, present - 1)
+                        pointers[r] = c.x + group * c.cin + at * c.x_w
+                        if r < present:
+                            targets[r] = c.y + first + at * c.y_w
+                    call_tile(
+                        c.fused_block, tile_rows, columns, _address(pointers), 1, quads, panel, stride, _address(narrow)
+                    )
+                    row += present
+                    continue
                 for r in range(present):
                     iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
                     targets[r] = c.y + first * c.y_c + n * c.y_n + oy * c.y_h + ox * c.y_w
@@ -183,19 +238,25 @@ def dense_task(index, record):
                             origin_x[present - 1],
                         )
                     _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers)
+                row += present
+                if fused:
+                    call_tile(
+                        c.fused_block,
+                        tile_rows,
+                        columns,
+                        _address(pointers),
+                        taps,
+                        quads,
+                        panel,
+                        stride,
+                        _address(narrow),
+                    )
+                    continue
                 call_tile(
                     c.row_block, tile_rows, columns, _address(pointers), taps, quads, panel, stride, _address(sums)
                 )
-                for column in range(columns):
-                    at = 16 * column
-                    fields[0], fields[1], fields[2] = present, _address(sums) + 4 * at, 64 * columns
-                    fields[3], fields[4] = _address(correction) + 4 * at, _address(factors) + 4 * at
-                    fields[5], fields[8] = _address(shifts) + 8 * at, min(count - at, 16)
-                    call_finish(c.finish, c.kind, _address(fields))
-                    for r in range(present):
-                        targets[r] += 16 * c.y_c
-                        others[r] += 16 * c.residual_c
-                row += present
+                fields[0], fields[1], fields[3], fields[9] = present, columns, 64 * columns, count
+                call_finish(c.finish, c.kind, _address(fields))
             block += columns
     # Buffers whose addresses alone were used above stay alive until here.
-    zero_pointer[0] = widened[0] + gathered[0] + fields[0]
+    zero_pointer[0] = widened[0] + gathered[0] + fields[0] + narrow[0] + halves[0] + scrap[0]

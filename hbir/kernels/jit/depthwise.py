@@ -8,14 +8,14 @@ import numpy as np
 from numba import carray
 
 from hbir.kernels.jit.compile import inner, task
-from hbir.kernels.jit.dense import CONV, _address, _tap_pointers
+from hbir.kernels.jit.dense import CONV, _address, _ends_narrow, _tap_pointers
 from hbir.kernels.jit.simd import call_finish, depthwise_function, pointer_int8, pointer_int32, pointer_int64
-from hbir.kernels.jit.tiles import EPILOGUE_FIELDS
+from hbir.kernels.jit.tiles import EPILOGUE_FIELDS, narrow_factors
 
 __all__ = ["depthwise_task"]
 
 _ROWS = 8
-_depthwise_8 = depthwise_function(_ROWS)
+_depthwise_8, _fused_8 = depthwise_function(_ROWS, False), depthwise_function(_ROWS, True)
 
 
 @inner
@@ -42,7 +42,7 @@ def depthwise_task(index, record):
     bias, multiplier = carray(pointer_int32(c.bias), c.cout), carray(pointer_int32(c.multiplier), c.cout)
     shift = carray(pointer_int8(c.shift), c.cout)
     corrections, factors = np.zeros(16 * blocks, np.int32), np.zeros(16 * blocks, np.int32)
-    shifts = np.ones(16 * blocks, np.int64)
+    shifts = np.ones(16 * blocks, np.int32)
     for k in range(c.cout):
         corrections[k], factors[k], shifts[k] = bias[k], multiplier[k], shift[k]
     sums, widened = np.empty(_ROWS * 16, np.int32), np.zeros(_ROWS * 16, np.int32)
@@ -50,11 +50,19 @@ def depthwise_task(index, record):
     base, origin_y, origin_x = np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64)
     targets, others = np.zeros(_ROWS, np.int64), np.zeros(_ROWS, np.int64)
     fields = np.zeros(EPILOGUE_FIELDS, np.int64)
-    fields[1], fields[2] = _address(sums), 64
-    fields[6], fields[7], fields[17], fields[18] = _address(targets), _address(widened), _address(others), c.residual_c
-    fields[9], fields[10], fields[11] = c.zp_out, c.lo, c.hi
-    fields[12], fields[13], fields[14] = c.residual_multiplier, c.residual_shift, c.residual_zp
-    fields[15], fields[16] = c.out_multiplier, c.out_shift
+    fields[1], fields[2], fields[3] = 1, _address(sums), 64
+    fields[7], fields[8], fields[18], fields[19] = _address(targets), _address(widened), _address(others), c.residual_c
+    fields[10], fields[11], fields[12] = c.zp_out, c.lo, c.hi
+    fields[13], fields[14], fields[15] = c.residual_multiplier, c.residual_shift, c.residual_zp
+    fields[16], fields[17] = c.out_multiplier, c.out_shift
+
+    narrow, halves, scrap = np.zeros(7, np.int64), np.zeros(16 * blocks, np.int64), np.zeros(16, np.int8)
+    narrow[2] = _address(targets)
+    narrow[4], narrow[5], narrow[6] = (1 << 31) + (c.zp_out << 32), c.lo, c.hi
+    fused = _ends_narrow(c) and repeat == 1
+    for block in range(blocks):
+        part = halves[16 * block : 16 * block + 16]
+        fused = fused and narrow_factors(multiplier, shift, 16 * block, min(16, c.cout - 16 * block), 1, part)
 
     n = first_row // (c.out_height * c.out_width)
     oy = first_row // c.out_width - n * c.out_height
@@ -78,19 +86,31 @@ def depthwise_task(index, record):
             base[r], origin_y[r], origin_x[r] = base[present - 1], origin_y[present - 1], origin_x[present - 1]
         _tap_pointers(c, _ROWS, base, origin_y, origin_x, pointers)
         fields[0] = present
+        if fused:
+            for r in range(present, _ROWS):
+                targets[r] = _address(scrap)
         for block in range(blocks):
             count = min(16, c.cout - 16 * block)
             lines = c.weight + block * 16 * taps
+            if fused:
+                narrow[0], narrow[1] = _address(corrections) + 64 * block, _address(halves) + 128 * block
+                narrow[3] = count
+                _fused_8(_address(pointers), taps, 16 * block, lines, count, _address(narrow))
+                for r in range(present):
+                    targets[r] += 16
+                continue
             if repeat == 1:
                 _depthwise_8(_address(pointers), taps, 16 * block, lines, count, _address(sums))
             else:
                 _multiplied(repeat, 16 * block, count, taps, _address(pointers), lines, sums)
-            fields[3], fields[4] = _address(corrections) + 64 * block, _address(factors) + 64 * block
-            fields[5], fields[8] = _address(shifts) + 128 * block, count
+            fields[4], fields[5] = _address(corrections) + 64 * block, _address(factors) + 64 * block
+            fields[6], fields[9] = _address(shifts) + 64 * block, count
             call_finish(c.finish, c.kind, _address(fields))
             for r in range(present):
                 targets[r] += 16 * c.y_c
                 others[r] += 16 * c.residual_c
         row += present
     # Buffers whose addresses alone were used above stay alive until here.
-    sums[0] = widened[0] + corrections[0] + factors[0] + np.int32(shifts[0] + fields[0])
+    sums[0] = (
+        widened[0] + corrections[0] + factors[0] + shifts[0] + np.int32(fields[0] + narrow[0] + halves[0] + scrap[0])
+    )

@@ -16,10 +16,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hbir.numerics.rescale import apply_scale
+from hbir.kernels.jit.epilogue import Narrow
+from hbir.kernels.jit.vectors import ACC, I8, I32, I64, const, features_of, load, masked_load, splat
 
 __all__ = [
-    "Lanes",
     "atomic_add",
     "atomic_load",
     "atomic_swap",
@@ -29,7 +29,7 @@ __all__ = [
     "copy_word4",
     "copy_word8",
     "depthwise_function",
-    "finish_function",
+    "fused_function",
     "pointer_float32",
     "pointer_int8",
     "pointer_int16",
@@ -39,33 +39,20 @@ __all__ = [
     "tile_function",
 ]
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_ACC = ir.VectorType(_I32, 16)
-
-
-def _const(value: int) -> Any:
-    return ir.Constant(_I64, value)
-
-
-def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
-    vector = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-    first = builder.insert_element(vector, scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, vector, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
-
 
 class _Vnni:
     """acc += dot4(x ^ 0x80 as unsigned, w) by `vpdpbusd`."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
-        kind = ir.FunctionType(_ACC, [_ACC, _ACC, _ACC])
+        kind = ir.FunctionType(ACC, [ACC, ACC, ACC])
         self.dot = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-        flip = ir.Constant(_ACC, [-0x7F7F7F80] * 16)
+        flip = ir.Constant(ACC, [-0x7F7F7F80] * 16)
         # Opaque to the optimiser: LLVM's instruction selection never ends on a splat xor-ed with a splat constant here.
-        self.flip = builder.asm(ir.FunctionType(_ACC, [_ACC]), "", "=v,0", [flip], False)
+        self.flip = builder.asm(ir.FunctionType(ACC, [ACC]), "", "=v,0", [flip], False)
 
     def activation(self, word: Any) -> Any:
-        return self.builder.xor(_splat(self.builder, word, 16), self.flip)
+        return self.builder.xor(splat(self.builder, word, 16), self.flip)
 
     def weight(self, line: Any) -> Any:
         return line
@@ -84,16 +71,16 @@ class _Portable:
         builder = self.builder
         parts = []
         for k in range(4):
-            byte = builder.ashr(builder.shl(word, ir.Constant(_I32, 24 - 8 * k)), ir.Constant(_I32, 24))
-            parts.append(_splat(builder, byte, 16))
+            byte = builder.ashr(builder.shl(word, ir.Constant(I32, 24 - 8 * k)), ir.Constant(I32, 24))
+            parts.append(splat(builder, byte, 16))
         return parts
 
     def weight(self, line: Any) -> Any:
         builder = self.builder
         parts = []
         for k in range(4):  # byte k of each 32-bit lane, sign extended
-            left = builder.shl(line, ir.Constant(_ACC, [24 - 8 * k] * 16))
-            parts.append(builder.ashr(left, ir.Constant(_ACC, [24] * 16)))
+            left = builder.shl(line, ir.Constant(ACC, [24 - 8 * k] * 16))
+            parts.append(builder.ashr(left, ir.Constant(ACC, [24] * 16)))
         return parts
 
     def accumulate(self, acc: Any, activation: Any, weight: Any) -> Any:
@@ -102,9 +89,8 @@ class _Portable:
         return acc
 
 
-def _has_vnni(context: Any) -> bool:
-    """Whether the code generator's target (not merely this host) has the instruction."""
-    return "+avx512vnni" in context.codegen()._tm_features.split(",")  # pyright: ignore[reportPrivateUsage]
+def _dot(context: Any, builder: Any) -> Any:
+    return _Vnni(builder) if "+avx512vnni" in features_of(context) else _Portable(builder)
 
 
 def tile_function(rows: int, columns: int) -> Any:
@@ -119,7 +105,7 @@ def tile_function(rows: int, columns: int) -> Any:
         signature = types.void(*[types.int64] * 6)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_tile(builder, _Vnni(builder) if _has_vnni(context) else _Portable(builder), rows, columns, *arguments)
+            _emit_tile(builder, _dot(context, builder), rows, columns, *arguments)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -127,52 +113,71 @@ def tile_function(rows: int, columns: int) -> Any:
     return tile
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
-    value.align = 1
-    return value
-
-
 def _emit_tile(
-    builder: Any,
-    dot: Any,
-    rows: int,
-    columns: int,
-    pointers: Any,
-    taps: Any,
-    quads: Any,
-    weight: Any,
-    stride: Any,
-    out: Any,
-) -> None:
-    sums = [[cgutils.alloca_once(builder, _ACC) for _ in range(columns)] for _ in range(rows)]
+    builder: Any, dot: Any, rows: int, columns: int,
+    pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any, out: Any,
+) -> None:  # fmt: skip
+    zero = ir.Constant(ACC, [0] * 16)
+    sums = _emit_dots(builder, dot, rows, [zero] * columns, pointers, taps, quads, weight, stride)
+    for i, row in enumerate(sums):
+        for j, value in enumerate(row):
+            target = builder.add(out, const(64 * (i * columns + j)))
+            builder.store(value, builder.inttoptr(target, ACC.as_pointer())).align = 1
+
+
+def _emit_dots(
+    builder: Any, dot: Any, rows: int, start: list[Any],
+    pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any,
+) -> list[list[Any]]:  # fmt: skip
+    """Sums of `rows` x `len(start)` vectors; those of a column begin with its `start`."""
+    sums = [[cgutils.alloca_once(builder, ACC) for _ in start] for _ in range(rows)]
     for row in sums:
-        for place in row:
-            builder.store(ir.Constant(_ACC, [0] * 16), place)
-    step = builder.mul(quads, _const(64))  # bytes of packed weight that one tap takes
+        for place, value in zip(row, start, strict=True):
+            builder.store(value, place)
+    step = builder.mul(quads, const(64))  # bytes of packed weight that one tap takes
     with cgutils.for_range(builder, taps) as tap:
-        table = builder.add(pointers, builder.mul(tap.index, _const(8 * rows)))
-        starts = [_load(builder, builder.add(table, _const(8 * row)), _I64) for row in range(rows)]
+        table = builder.add(pointers, builder.mul(tap.index, const(8 * rows)))
+        starts = [load(builder, builder.add(table, const(8 * row)), I64) for row in range(rows)]
         panel = builder.add(weight, builder.mul(tap.index, step))
         with cgutils.for_range(builder, quads) as quad:
-            line = builder.add(panel, builder.mul(quad.index, _const(64)))
+            line = builder.add(panel, builder.mul(quad.index, const(64)))
             weights = [
-                dot.weight(_load(builder, builder.add(line, builder.mul(stride, _const(column))), _ACC))
-                for column in range(columns)
+                dot.weight(load(builder, builder.add(line, builder.mul(stride, const(column))), ACC))
+                for column in range(len(start))
             ]
-            offset = builder.mul(quad.index, _const(4))
-            for start, row in zip(starts, sums, strict=True):
-                activation = dot.activation(_load(builder, builder.add(start, offset), _I32))
+            offset = builder.mul(quad.index, const(4))
+            for begin, row in zip(starts, sums, strict=True):
+                activation = dot.activation(load(builder, builder.add(begin, offset), I32))
                 for place, weight_line in zip(row, weights, strict=True):
                     builder.store(dot.accumulate(builder.load(place), activation, weight_line), place)
-    for i, row in enumerate(sums):
-        for j, place in enumerate(row):
-            target = builder.add(out, _const(64 * (i * columns + j)))
-            builder.store(builder.load(place), builder.inttoptr(target, _ACC.as_pointer())).align = 1
+    return [[builder.load(place) for place in row] for row in sums]
 
 
-def depthwise_function(rows: int) -> Any:
+def fused_function(rows: int, columns: int) -> Any:
+    """Intrinsic `fused(pointers, taps, quads, weight, stride, narrow)`: a tile whose sums leave it as int8.
+
+    The first arguments are those of `tile_function`; `narrow` is the address of seven int64: see `Narrow`.
+    """
+
+    @intrinsic
+    def fused(typingctx: Any, pointers: Any, taps: Any, quads: Any, weight: Any, stride: Any, narrow: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            features = features_of(context)
+            dot = _dot(context, builder)
+            end = Narrow(builder, "+avx512f" in features, arguments[5], columns)
+            sums = _emit_dots(builder, dot, rows, end.corrections, *arguments[:5])
+            end.store([[end.result(value, column) for column, value in enumerate(row)] for row in sums])
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), codegen
+
+    return fused
+
+
+def depthwise_function(rows: int, fused: bool) -> Any:
     """Intrinsic `depthwise(pointers, taps, offset, weight, count, out)`: int32[rows][16] sums of one input channel each.
+
+    Where it is `fused`, the results leave as int8 and `out` is the `narrow` of `fused_function`.
 
     `pointers`: address of int64[taps][rows], where the first channel of each row's tap lies; `offset`: bytes to the first of
     the `count` (1..16) channels read; `weight`: address of int8[taps][16]; all int64.
@@ -181,12 +186,15 @@ def depthwise_function(rows: int) -> Any:
     @intrinsic
     def depthwise(typingctx: Any, pointers: Any, taps: Any, offset: Any, weight: Any, count: Any, out: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            whole = builder.icmp_signed("==", arguments[4], _const(16))
+            features = features_of(context)
+            end = Narrow(builder, "+avx512f" in features, arguments[5], 1) if fused else None
+            dot = _Vnni(builder) if "+avx512vnni" in features and "+avx512vbmi" in features else None
+            whole = builder.icmp_signed("==", arguments[4], const(16))
             with builder.if_else(whole) as (then, otherwise):
                 with then:
-                    _emit_depthwise(builder, rows, False, *arguments)
+                    _emit_depthwise(builder, rows, False, dot, end, *arguments)
                 with otherwise:
-                    _emit_depthwise(builder, rows, True, *arguments)
+                    _emit_depthwise(builder, rows, True, dot, end, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), codegen
@@ -195,33 +203,58 @@ def depthwise_function(rows: int) -> Any:
 
 
 def _emit_depthwise(
-    builder: Any, rows: int, partial: bool, pointers: Any, taps: Any, offset: Any, weight: Any, count: Any, out: Any
-) -> None:
-    sums = [cgutils.alloca_once(builder, _ACC) for _ in range(rows)]
-    for place in sums:
-        builder.store(ir.Constant(_ACC, [0] * 16), place)
-    kind = ir.VectorType(_I8, 16)
-    mask = builder.icmp_signed("<", ir.Constant(_ACC, list(range(16))), _splat(builder, builder.trunc(count, _I32), 16))
-    with cgutils.for_range(builder, taps) as tap:
-        line = _load(builder, builder.add(weight, builder.mul(tap.index, _const(16))), kind)
-        factor = builder.sext(line, _ACC)
-        table = builder.add(pointers, builder.mul(tap.index, _const(8 * rows)))
-        for row, place in enumerate(sums):
-            address = builder.add(_load(builder, builder.add(table, _const(8 * row)), _I64), offset)
-            x = _masked_load(builder, address, kind, mask) if partial else _load(builder, address, kind)
-            product = builder.mul(builder.sext(x, _ACC), factor)
+    builder: Any, rows: int, partial: bool, dot: Any, end: Narrow | None,
+    pointers: Any, taps: Any, offset: Any, weight: Any, count: Any, out: Any,
+) -> None:  # fmt: skip
+    """With a `dot` of unsigned bytes, four taps at a time become the four bytes of each channel's lane."""
+    places = [cgutils.alloca_once(builder, ACC) for _ in range(rows)]
+    kind, bytes_64 = ir.VectorType(I8, 16), ir.VectorType(I8, 64)
+    mask = builder.icmp_signed("<", ir.Constant(ACC, list(range(16))), splat(builder, builder.trunc(count, I32), 16))
+
+    def sources(tap: Any) -> list[Any]:
+        table = builder.add(pointers, builder.mul(tap, const(8 * rows)))
+        return [builder.add(load(builder, builder.add(table, const(8 * row)), I64), offset) for row in range(rows)]
+
+    def channels(address: Any) -> Any:
+        return masked_load(builder, address, kind, mask) if partial else load(builder, address, kind)
+
+    def lanes(taps_of_16: Any) -> Any:
+        order = ir.Constant(ir.VectorType(I32, 64), [16 * tap + channel for channel in range(16) for tap in range(4)])
+        return builder.bitcast(builder.shuffle_vector(taps_of_16, ir.Constant(bytes_64, ir.Undefined), order), ACC)
+
+    def glued(parts: list[Any]) -> Any:
+        while len(parts) > 1:
+            order = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [builder.shuffle_vector(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    start = ir.Constant(ACC, [0] * 16) if end is None else end.corrections[0]
+    for place in places:
+        builder.store(start, place)
+    quads = const(0) if dot is None else builder.sdiv(taps, const(4))
+    if dot is not None:
+        with cgutils.for_range(builder, quads) as quad:
+            first = builder.mul(quad.index, const(4))
+            factor = lanes(load(builder, builder.add(weight, builder.mul(quad.index, const(64))), bytes_64))
+            excess = dot.accumulate(ir.Constant(ACC, [0] * 16), dot.flip, factor)  # 128 * sum of the weights
+            four = [sources(builder.add(first, const(tap))) for tap in range(4)]
+            for row, place in enumerate(places):
+                x = lanes(glued([channels(tap[row]) for tap in four]))
+                begun = builder.sub(builder.load(place), excess)
+                builder.store(dot.accumulate(begun, builder.xor(x, dot.flip), factor), place)
+    done = builder.mul(quads, const(4))
+    with cgutils.for_range(builder, builder.sub(taps, done)) as rest:
+        tap = builder.add(done, rest.index)
+        factor = builder.sext(load(builder, builder.add(weight, builder.mul(tap, const(16))), kind), ACC)
+        for address, place in zip(sources(tap), places, strict=True):
+            product = builder.mul(builder.sext(channels(address), ACC), factor)
             builder.store(builder.add(builder.load(place), product), place)
-    for row, place in enumerate(sums):
-        target = builder.inttoptr(builder.add(out, _const(64 * row)), _ACC.as_pointer())
+    if end is not None:
+        end.store([[end.result(builder.load(place), 0)] for place in places])
+        return
+    for row, place in enumerate(places):
+        target = builder.inttoptr(builder.add(out, const(64 * row)), ACC.as_pointer())
         builder.store(builder.load(place), target).align = 1
-
-
-def _masked_load(builder: Any, address: Any, kind: Any, mask: Any) -> Any:
-    name = f"llvm.masked.load.v16i{kind.element.width}.p0"
-    function = ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind])
-    load = cgutils.get_or_insert_function(builder.module, function, name)
-    place = builder.inttoptr(address, kind.as_pointer())
-    return builder.call(load, [place, ir.Constant(_I32, 1), mask, ir.Constant(kind, [0] * 16)])
 
 
 def _pointer(kind: Any) -> Any:
@@ -246,7 +279,7 @@ def _caller(count: int) -> Any:
     """Body of an intrinsic that calls the C function at its first argument with `count` int64."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * count)
+        kind = ir.FunctionType(ir.VoidType(), [I64] * count)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
@@ -263,7 +296,7 @@ def _atomic(emit: Any, arguments: int, result: Any = types.int64) -> Any:
     """Codegen of an atomic operation on the int64 at its first argument."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return emit(builder, builder.inttoptr(values[0], _I64.as_pointer()), *values[1:])
+        return emit(builder, builder.inttoptr(values[0], I64.as_pointer()), *values[1:])
 
     return result(*[types.int64] * arguments), codegen
 
@@ -316,7 +349,7 @@ def _copy_word(bits: int) -> Any:
     def copy(typingctx: Any, target: Any, source: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             word = ir.IntType(bits)
-            value = _load(builder, arguments[1], word)
+            value = load(builder, arguments[1], word)
             builder.store(value, builder.inttoptr(arguments[0], word.as_pointer())).align = 1
             return context.get_dummy_value()
 
@@ -327,99 +360,3 @@ def _copy_word(bits: int) -> Any:
 
 copy_word4 = _copy_word(32)
 copy_word8 = _copy_word(64)
-
-
-class Lanes:
-    """A vector of 16 int64 with Python's operators, so that `apply_scale` itself writes the vector code."""
-
-    def __init__(self, builder: Any, value: Any) -> None:
-        self.builder, self.value = builder, value
-
-    def _other(self, other: Lanes | int) -> Any:
-        return other.value if isinstance(other, Lanes) else ir.Constant(self.value.type, [other] * 16)
-
-    def _emit(self, name: str, left: Any, right: Any) -> Lanes:
-        return Lanes(self.builder, getattr(self.builder, name)(left, right))
-
-    def __add__(self, other: Lanes | int) -> Lanes:
-        return self._emit("add", self.value, self._other(other))
-
-    def __sub__(self, other: Lanes | int) -> Lanes:
-        return self._emit("sub", self.value, self._other(other))
-
-    def __mul__(self, other: Lanes | int) -> Lanes:
-        return self._emit("mul", self.value, self._other(other))
-
-    def __rshift__(self, other: Lanes | int) -> Lanes:
-        return self._emit("ashr", self.value, self._other(other))
-
-    def __rlshift__(self, other: int) -> Lanes:
-        return self._emit("shl", self._other(other), self.value)
-
-    def clamp(self, lo: Lanes, hi: Lanes) -> Lanes:
-        builder = self.builder
-        raised = builder.select(builder.icmp_signed(">", self.value, lo.value), self.value, lo.value)
-        return Lanes(builder, builder.select(builder.icmp_signed("<", raised, hi.value), raised, hi.value))
-
-
-_WIDE = ir.VectorType(_I64, 16)
-
-
-def finish_function(bits: int, mode: str) -> Any:
-    """Intrinsic `finish(fields)`: accumulators of 16 channels become integers of `bits` bits, row by row.
-
-    `mode`: "raw" (the accumulator), "plain" (one rescale) or "residual" (a scaled residual is added, then rescaled again).
-    `fields`: an int64 tuple of rows, address and byte pitch of the int32 sums, addresses of int32 correction[16], int32
-    multiplier[16], int64 shift[16], int64 target[rows] (where each row's results go) and int32 residual[rows][16], channels
-    to write (1..16), zp_out, lo, hi, residual multiplier, shift and zero point, output multiplier and shift.
-    """
-
-    @intrinsic
-    def finish(typingctx: Any, fields: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit_finish(builder, mode, ir.IntType(bits), cgutils.unpack_tuple(builder, arguments[0]))
-            return context.get_dummy_value()
-
-        return types.void(fields), codegen
-
-    return finish
-
-
-def _emit_finish(builder: Any, mode: str, out_type: Any, fields: Any) -> None:
-    (
-        rows, sums, pitch, correction, multiplier, shift, targets, residuals, count,
-        zp_out, lo, hi, residual_multiplier, residual_shift, residual_zp, out_multiplier, out_shift,
-    ) = fields  # fmt: skip
-
-    def splat(value: Any) -> Lanes:
-        return Lanes(builder, _splat(builder, value, 16))
-
-    correction_line = _load(builder, correction, _ACC)
-    m = Lanes(builder, builder.sext(_load(builder, multiplier, _ACC), _WIDE))
-    s = Lanes(builder, _load(builder, shift, _WIDE))
-    mask = builder.icmp_signed("<", ir.Constant(_ACC, list(range(16))), _splat(builder, builder.trunc(count, _I32), 16))
-    zp, low, high = splat(zp_out), splat(lo), splat(hi)
-    m_r, s_r, zp_r = splat(residual_multiplier), splat(residual_shift), splat(residual_zp)
-    m_o, s_o = splat(out_multiplier), splat(out_shift)
-    with cgutils.for_range(builder, rows) as row:
-        sum_line = _load(builder, builder.add(sums, builder.mul(row.index, pitch)), _ACC)
-        narrow = builder.add(sum_line, correction_line)  # modulo 2^32, as the correction of unsigned activations needs
-        value = Lanes(builder, builder.sext(narrow, _WIDE))
-        if mode != "raw":
-            value = apply_scale(value, m, s)
-            if mode == "residual":
-                line = _load(builder, builder.add(residuals, builder.mul(row.index, _const(64))), _ACC)
-                other = Lanes(builder, builder.sext(line, _WIDE)) - zp_r
-                value = apply_scale(value + apply_scale(other, m_r, s_r), m_o, s_o)
-            value = (value + zp).clamp(low, high)
-        result = builder.trunc(value.value, ir.VectorType(out_type, 16))
-        target = _load(builder, builder.add(targets, builder.mul(row.index, _const(8))), _I64)
-        _masked_store(builder, target, result, mask)
-
-
-def _masked_store(builder: Any, address: Any, value: Any, mask: Any) -> None:
-    kind = value.type
-    name = f"llvm.masked.store.v16i{kind.element.width}.p0"
-    function = ir.FunctionType(ir.VoidType(), [kind, kind.as_pointer(), _I32, mask.type])
-    store = cgutils.get_or_insert_function(builder.module, function, name)
-    builder.call(store, [value, builder.inttoptr(address, kind.as_pointer()), ir.Constant(_I32, 1), mask])

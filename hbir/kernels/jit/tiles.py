@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import carray
 
 from hbir.kernels.jit.compile import c_function, inner
+from hbir.kernels.jit.epilogue import finish_function
 from hbir.kernels.jit.simd import (
-    finish_function,
+    fused_function,
     pointer_int8,
     pointer_int16,
     pointer_int32,
@@ -16,7 +18,7 @@ from hbir.kernels.jit.simd import (
     tile_function,
 )
 
-__all__ = ["EPILOGUE_FIELDS", "MODES", "finish", "row_block"]
+__all__ = ["EPILOGUE_FIELDS", "MODES", "finish", "fused_block", "narrow_factors", "row_block"]
 
 _tile_6x4 = tile_function(6, 4)
 _tile_8x3 = tile_function(8, 3)
@@ -53,57 +55,75 @@ def row_block(rows, columns, pointers, taps, quads, weight, stride, out):
         _tile_12x1(pointers, taps, quads, weight, stride, out)
 
 
+_fused_6x4 = fused_function(6, 4)
+_fused_8x3 = fused_function(8, 3)
+_fused_12x2 = fused_function(12, 2)
+_fused_12x1 = fused_function(12, 1)
+
+
+@c_function(8)
+def fused_block(rows, columns, pointers, taps, quads, weight, stride, narrow):
+    """`row_block` with its results finished as int8, see `fused_function`; not for single rows."""
+    if columns == 4:
+        _fused_6x4(pointers, taps, quads, weight, stride, narrow)
+    elif columns == 3:
+        _fused_8x3(pointers, taps, quads, weight, stride, narrow)
+    elif columns == 2:
+        _fused_12x2(pointers, taps, quads, weight, stride, narrow)
+    else:
+        _fused_12x1(pointers, taps, quads, weight, stride, narrow)
+
+
+@inner
+def narrow_factors(multiplier, shift, first, count, columns, factors):
+    """Fill int64 `factors` for `fused_function`; false where a factor m / 2^s is no 31-bit multiple of 2^-32."""
+    for k in range(count):
+        m, s = np.int64(multiplier[first + k]), np.int64(shift[first + k])
+        if s < 2 or s > 32:
+            return False
+        m <<= 32 - s
+        if m >= 1 << 31 or m <= -(1 << 31):
+            return False
+        factors[(k & 1) * 8 * columns + (k >> 1)] = m
+    return True
+
+
 MODES = ("plain", "residual", "raw")
 # What `finish` reads, in order: the fields of `finish_function`, then how to get the residual.
-EPILOGUE_FIELDS = 22
+EPILOGUE_FIELDS = 20
 _plain_8, _plain_16, _plain_32 = (finish_function(bits, "plain") for bits in (8, 16, 32))
 _residual_8, _residual_16, _residual_32 = (finish_function(bits, "residual") for bits in (8, 16, 32))
 _raw_32 = finish_function(32, "raw")
 
 
 @inner
-def _widen_residual(rows, addresses, bytes_each, count, target):
+def _widen_residual(rows, columns, addresses, bytes_each, count, target):
     """int32 copies of `count` residual elements of each row."""
-    line = pointer_int32(target)
     sources = pointer_int64(addresses)
     for row in range(rows):
+        line = pointer_int32(target + 64 * columns * row)
         if bytes_each == 1:
             narrow = pointer_int8(sources[row])
             for c in range(count):
-                line[row * 16 + c] = narrow[c]
+                line[c] = narrow[c]
         elif bytes_each == 2:
             half = pointer_int16(sources[row])
             for c in range(count):
-                line[row * 16 + c] = half[c]
+                line[c] = half[c]
         else:
             word = pointer_int32(sources[row])
             for c in range(count):
-                line[row * 16 + c] = word[c]
+                line[c] = word[c]
 
 
 @c_function(2)
 def finish(kind, fields_address):
-    """Epilogue of up to 12 rows x 16 channels. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
+    """Epilogue of some rows x columns of 16 channels. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
     f = carray(pointer_int64(fields_address), EPILOGUE_FIELDS)
     fields = (
-        f[0],
-        f[1],
-        f[2],
-        f[3],
-        f[4],
-        f[5],
-        f[6],
-        f[7],
-        f[8],
-        f[9],
-        f[10],
-        f[11],
-        f[12],
-        f[13],
-        f[14],
-        f[15],
-        f[16],
-    )
+        f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8],
+        f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16], f[17],
+    )  # fmt: skip
     if kind == 0:
         _plain_8(fields)
     elif kind == 1:
@@ -113,7 +133,7 @@ def finish(kind, fields_address):
     elif kind == 11:
         _raw_32(fields)
     else:
-        _widen_residual(f[0], f[17], f[18], f[8], f[7])
+        _widen_residual(f[0], f[1], f[18], f[19], f[9], f[8])
         if kind == 4:
             _residual_8(fields)
         elif kind == 5:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbir.kernels import bind_conv2d, conv2d, conv2d_output_shape, pack_weight
+from hbir.numerics import rescale
 
 Array = npt.NDArray[Any]
 
@@ -134,6 +135,32 @@ def test_equals_the_definition(problem: dict[str, Any]) -> None:
     assert np.array_equal(whole, around), "the kernel wrote outside its result"
     run()
     assert np.array_equal(buffer, result)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    m=st.one_of(
+        st.integers(-(2**31) + 1, 2**31 - 1), st.integers(2**14, 2**15 - 1), st.sampled_from([1, -1, 2**15 - 1])
+    ),
+    s=st.one_of(st.integers(2, 62), st.sampled_from([15, 31, 32, 33])),
+    zp=st.one_of(st.integers(-128, 127), st.sampled_from([2**15 - 1, 2**15, -(2**15), 2**31])),
+    clamp=st.tuples(st.integers(-128, 0), st.integers(0, 127)),
+    depthwise=st.booleans(),
+)
+def test_rounding_around_every_threshold(m: int, s: int, zp: int, clamp: tuple[int, int], depthwise: bool) -> None:
+    """Accumulators just below, at and above each value where the result steps, and the ends of int32."""
+    steps = [(((2 * q - 1) << s) // (2 * m) if m else q) + d for q in range(-130, 131) for d in (-1, 0, 1, 2)]
+    ends = [-(2**31), -(2**31) + 1, -1, 0, 1, 2**31 - 2, 2**31 - 1]
+    acc = np.array([a for a in steps if -(2**31) <= a < 2**31] + ends, np.int32)
+    channels = len(acc)
+    x = np.zeros((1, 1, 3, channels if depthwise else 4), np.int8)
+    w = np.zeros((channels, 1, 1, 1 if depthwise else 4), np.int8)
+    groups = channels if depthwise else 1
+    lo, hi = clamp
+    got = conv2d(
+        x, pack_weight(w, groups=groups), acc, m, s, weight_shape=w.shape, groups=groups, zp_out=zp, lo=lo, hi=hi
+    )
+    assert np.array_equal(got[0, 0], np.tile(rescale(acc, m, s, 0, zp, lo, hi, dtype=np.int8), (3, 1)))
 
 
 def test_extreme_accumulators_reach_the_ends_of_int32() -> None:
