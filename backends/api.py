@@ -124,7 +124,8 @@ def compile(
     """Compile a quantised module (see `passes.convert`) and write `path`, which ends in `.hbm`.
 
     `opt` 0 to 2: how hard to search. `balance` 0 (least DDR traffic) to 100 (fewest cycles). `core_num` cores share each
-    frame (with opt 2, one core alone takes it where that is faster). `max_l2m_size`: bytes of L2M for activations, 0 for none, None for all that the march has. `debug` keeps layer
+    frame (with opt 2, one core alone takes it where that is faster). `max_l2m_size`: bytes of L2M for activations, 0 for
+    none, None for all that the march has. `debug` keeps layer
     names. `progress(stage, share done)` is called along the way. Raises BackendError.
     """
     path = Path(path)
@@ -157,5 +158,3 @@ def hbm_perf(path: str | Path, output_dir: str | Path | None = None) -> int:
     from backends.nash import perf
 
     return perf.hbm_perf(path, output_dir)
-
-

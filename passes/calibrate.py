@@ -63,8 +63,8 @@ def calibrate(
 
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
     `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values that reach an output
-    past no further convolution or matrix product keep their whole observed range, and `head_bits` bits where all paths do. `progress` is called with the
-    number of samples done. Raises CalibrationError for data that does not fit, or for none.
+    past no further convolution or matrix product keep their whole observed range, and get `head_bits` bits where all paths
+    do. `progress` is called with the number of samples done. Raises CalibrationError for data that does not fit, or for none.
     """
     name = DEFAULT_OBSERVER if observer == "default" else observer
     if name not in OBSERVERS:

@@ -185,11 +185,11 @@ class Builder:
         geometry = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
         made = self._conv(op, op.values | geometry, [rows, kernel, bias, None], grid, anchor)
         flat = self.put(made, anchor, op)
-        element = quantized_element(flat.type)
-        if element.per_axis is not None and len(shape) != 4:
-            # Scales along the last axis stay there; the rank changes, so the type has to be rebuilt by a dequantize.
+        wanted = (*shape[:-1], weight.shape[0])
+        if shape_of(flat.type) == wanted or quantized_element(flat.type).per_axis is not None:
+            # An accumulator with a scale for each channel cannot change its shape; its floats will.
             return flat
-        return self.put(f.ReshapeOp.make(flat, shape=(*shape[:-1], weight.shape[0])), anchor, op)
+        return self.put(f.ReshapeOp.make(flat, shape=wanted), anchor, op)
 
 
 Form = Callable[[Builder, Any, list[SSAValue], UniformQuantizedType, Operation], HbOperation]

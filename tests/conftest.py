@@ -6,6 +6,10 @@ from datetime import timedelta
 
 from hypothesis import HealthCheck, settings
 
+from tests.reporting import figures, pytest_terminal_summary
+
+__all__ = ["figures", "pytest_terminal_summary"]
+
 settings.register_profile(
     "suite",
     derandomize=True,  # the same examples in every run: a red test stays red

@@ -28,7 +28,8 @@ _PIPELINES = {0: (1,), 1: (4,), 2: (1, 4, 8)}
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
     """`opt` 0 to 2: how many plans are tried. `balance` 0 to 100: 100 asks for fewest cycles, 0 for least DDR traffic.
-    `cores`: cores that may work on one frame; with opt 2, one alone where that is faster. `l2m_bytes`: how much L2M activations may take (0: none)."""
+    `cores`: cores that may work on one frame; with opt 2, one alone where that is faster. `l2m_bytes`: how much L2M
+    activations may take (0: none)."""
 
     opt: int = 2
     balance: int = 100
@@ -41,7 +42,11 @@ class CompileOptions:
 def _check(options: CompileOptions, march: March) -> None:
     problems = {
         "opt": (0 <= options.opt <= 2, f"opt is {options.opt}", "choose 0, 1 or 2"),
-        "balance": (0 <= options.balance <= 100, f"balance is {options.balance}", "choose 0 (least DDR) to 100 (fastest)"),
+        "balance": (
+            0 <= options.balance <= 100,
+            f"balance is {options.balance}",
+            "choose 0 (least DDR) to 100 (fastest)",
+        ),
         "cores": (
             1 <= options.cores <= march.cores,
             f"core_num is {options.cores}",
@@ -140,7 +145,9 @@ def _tool_version() -> str:
         return "source"
 
 
-def _placements(graph: UnitGraph, plan: TilePlan, march: March) -> tuple[Mapping[str, str | int | float | bool | None], ...]:
+def _placements(
+    graph: UnitGraph, plan: TilePlan, march: March
+) -> tuple[Mapping[str, str | int | float | bool | None], ...]:
     return tuple(
         {
             "layer": node.layer,

@@ -201,9 +201,7 @@ class HbOperation(IRDLOperation):
     """Base of every operation that has a meaning."""
 
     @classmethod
-    def make(
-        cls, *operands: SSAValue | Sequence[SSAValue] | None, location: Any = None, **attributes: Any
-    ) -> Self:
+    def make(cls, *operands: SSAValue | Sequence[SSAValue] | None, location: Any = None, **attributes: Any) -> Self:
         """Build the operation; result types are inferred. Raises VerifyException when the operands do not fit."""
         properties = {name: _encode(value) for name, value in attributes.items()}
         flat = [o for operand in operands for o in (operand if isinstance(operand, Sequence) else (operand,))]

@@ -64,7 +64,7 @@ def test_int16_is_within_the_error_that_it_states(function: str, bits: tuple[int
 
 
 def test_a_table_beyond_the_bound_is_refused() -> None:
-    source, target = UniformQuantizedType.get(16, 1.0), UniformQuantizedType.get(16, 2.0**-15)
-    module = _module("sigmoid", source, target)
-    with pytest.raises(PassError, match=r"HB0323 at layer 'act': no table of 'sigmoid' comes within 8 steps"):
-        Pipeline("fix-lut{bound=8.0}").run(module)
+    source, target = UniformQuantizedType.get(16, 2.0**-12), UniformQuantizedType.get(16, 2.0**-15)
+    module = _module("tanh", source, target)
+    with pytest.raises(PassError, match=r"HB0323 at layer 'act': no table of 'tanh' comes within 0 steps"):
+        Pipeline("fix-lut{bound=0.0}").run(module)

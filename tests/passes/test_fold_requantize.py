@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def _module(grids: list[Grid], table_at: int | None = None) -> Module:
     block = Block(arg_types=[tensor((1 << first.bits,), first)])
     ops: list[Operation] = []
     value: SSAValue = block.args[0]
-    for number, (source, target) in enumerate(zip(grids, grids[1:], strict=False)):
+    for number, (source, target) in enumerate(pairwise(grids)):
         if number == table_at and source.bits == target.bits == 8:
             entries = constant(np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8), store, IntegerType(8))
             op: q.TableOp | q.RescaleOp = q.TableOp.make(value, entries.output, function=None, grid=target)

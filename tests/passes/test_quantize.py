@@ -52,7 +52,7 @@ def _behind(value: object) -> list[HbOperation]:
 
 @pytest.mark.parametrize("kind", FLOAT_GENERATORS, ids=lambda kind: kind.name)
 def test_integers_follow_the_fake_quantised_floats(kind: type[HbOperation]) -> None:
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     @given(operations(kind), st.booleans(), st.sampled_from((8, 8, 16)))
     def check(module: Module, asymmetric: bool, bits: int) -> None:
         if bits == 16 and any(isinstance(op, FunctionOp) for op in module[0].operations):

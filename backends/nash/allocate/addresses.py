@@ -36,9 +36,7 @@ class Addresses:
         )
 
 
-def _first_fit(
-    order: Sequence[int], sizes: Sequence[int], lives: Sequence[tuple[int, int]]
-) -> tuple[list[int], int]:
+def _first_fit(order: Sequence[int], sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
     """Place buffers in `order`, each at the lowest address free during its life; addresses and the peak."""
     count = len(sizes)
     address = np.zeros(count, np.int64)

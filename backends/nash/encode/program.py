@@ -61,7 +61,9 @@ def _view(region: Region, schedule: Schedule, addresses: Addresses) -> View:
     buffer = schedule.buffers[region.buffer]
     space = "DDR" if buffer.space == "CONST" else buffer.space
     core = buffer.core if space == "L1M" else 0
-    return View(space, region.dtype, region.shape, addresses.address[region.buffer] + region.offset, region.strides, core)
+    return View(
+        space, region.dtype, region.shape, addresses.address[region.buffer] + region.offset, region.strides, core
+    )
 
 
 def _accesses(task: Task, views: dict[str, View]) -> list[tuple[View, bool]]:

@@ -131,5 +131,3 @@ class UnitGraph:
             if any(view.storage not in written for view in node.reads.values()):
                 raise BackendError(11, "an operand is read before anything writes it", where=f"layer '{node.layer}'")
             written.update(view.storage for view in node.writes.values())
-
-

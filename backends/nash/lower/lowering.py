@@ -262,7 +262,14 @@ def _avg_pool(low: _Lowering, op: q.AvgPoolOp) -> None:
     values, element = op.values, quantized_element(op.input.type)
     zp, (lowest, highest) = element.zero_point, element.limits
     params = _window(values["kernel"], values["stride"], values["pad"])
-    low.add("AVGPOOL", "AAE", op, {"x": op.input}, None, params | {"zp_in": zp, "zp_out": zp, "low": lowest, "high": highest})
+    low.add(
+        "AVGPOOL",
+        "AAE",
+        op,
+        {"x": op.input},
+        None,
+        params | {"zp_in": zp, "zp_out": zp, "low": lowest, "high": highest},
+    )
 
 
 def _nearest(low: _Lowering, op: f.ResizeNearestOp) -> None:
@@ -318,7 +325,11 @@ def _expand(low: _Lowering, op: f.ExpandOp) -> None:
     source, shape = low.dense_source(op.input, op), shape_of(op.output.type)
     missing = len(shape) - len(source.shape)
     strides = [0] * missing + [0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True)]
-    low.copy(op, TensorView(source.storage, source.offset, shape, tuple(strides), source.dtype), low.placement.view(op.output))
+    low.copy(
+        op,
+        TensorView(source.storage, source.offset, shape, tuple(strides), source.dtype),
+        low.placement.view(op.output),
+    )
 
 
 def _pad(low: _Lowering, op: f.PadOp) -> None:
@@ -481,7 +492,10 @@ def lower(module: Module, march: March) -> UnitGraph:
     left = next((op for op in ops if op.name.startswith("qat.") or op.name == "quantized.function"), None)
     if left is not None:
         raise BackendError(
-            15, f"{left.name} is left in the module", where=f"layer '{layer_name(left)}'", lever="run passes.convert first"
+            15,
+            f"{left.name} is left in the module",
+            where=f"layer '{layer_name(left)}'",
+            lever="run passes.convert first",
         )
     reasons = {op: reason for op in ops if (reason := _host_reason(op, march))}
     placement = Placement(function)
@@ -510,5 +524,3 @@ def lower(module: Module, march: March) -> UnitGraph:
     )
     graph.verify()
     return graph
-
-

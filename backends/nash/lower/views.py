@@ -111,5 +111,3 @@ class Placement:
     def is_input(self, value: SSAValue) -> bool:
         """Whether a value is an argument of the function."""
         return isinstance(value, BlockArgument)
-
-

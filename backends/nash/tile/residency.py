@@ -211,7 +211,8 @@ class _Planner:
         near = range(max(0, index - 2), min(len(self.graph.nodes), index + 3))
         return any(
             self.graph.nodes[i].unit != node.unit
-            and touched & {v.storage for v in (*self.graph.nodes[i].reads.values(), *self.graph.nodes[i].writes.values())}
+            and touched
+            & {v.storage for v in (*self.graph.nodes[i].reads.values(), *self.graph.nodes[i].writes.values())}
             for i in near
         )
 
@@ -238,7 +239,9 @@ class _Planner:
             else:
                 tiles = min(extent, -(-max(tiles, cores) // cores) * cores)
         channels = node.out.shape[-1] if node.out.shape else 1
-        align = self.march.tae_output_channels if channels // max(chunks, 1) >= self.march.tae_output_channels else _PACK
+        align = (
+            self.march.tae_output_channels if channels // max(chunks, 1) >= self.march.tae_output_channels else _PACK
+        )
         pieces = _ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
         spans = _ranges(extent, tiles)
         if node.opcode == "CONV" and len(spans) > 1 and len(pieces) > 1 and outer == "tiles":
