@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 from xdsl.dialects.builtin import Float32Type
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
@@ -123,7 +126,18 @@ def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
                 near.update(op.operands)
             if any(result in feeding for result in op.results):
                 feeding.update(op.operands)
-    return near, near - feeding
+    return near, {value for value in near - feeding if not _sums_many(value)}
+
+
+def _sums_many(value: SSAValue) -> bool:
+    """Whether a reader sums more values than fit an int32 accumulator with sixteen bits each."""
+    shape = tensor_type(value.type).get_shape()
+    for use in value.uses:
+        if isinstance(use.operation, ReduceOp) and use.operation.values["kind"] in ("sum", "mean"):
+            axes: Sequence[int] = use.operation.values["axes"]
+            if prod(shape[axis] for axis in axes) > 1 << 15:
+                return True
+    return False
 
 
 def positional_values(block: Block) -> set[SSAValue]:

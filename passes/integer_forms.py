@@ -105,6 +105,7 @@ class Builder:
         x, w, bias, residual = operands
         if x is None or w is None:
             raise PassError(12, "a convolution lacks an operand", where=f"layer '{layer_name(op)}'")
+        x, w = self._symmetric_weight(x, w, anchor)
         xe, we = quantized_element(x.type), quantized_element(w.type)
         products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
         weight = constant_of(w, self.constants)
@@ -170,6 +171,32 @@ class Builder:
             grid=grid,
         )
 
+    def _symmetric_weight(self, x: SSAValue, w: SSAValue, anchor: Operation) -> tuple[SSAValue, SSAValue]:
+        """Weights without their zero points, exactly: as int8 where the differences fit, else as int16 with int16 activations,
+        whose grid keeps scale and zero point."""
+        grid, weight = quantized_element(w.type), constant_of(w, self.constants)
+        zeros = grid.zero_point_array
+        if weight is None or not zeros.any():
+            return x, w
+        shape = [1] * weight.ndim
+        shape[grid.per_axis or 0] = zeros.size
+        shifted = weight.astype(np.int64) - zeros.reshape(shape)
+        bits = 8 if shifted.min() >= -128 and shifted.max() <= 127 else 16
+        if np.abs(shifted).max() > 32767:
+            raise PassError(
+                14,
+                f"a weight less its zero point is {np.abs(shifted).max()}, int16 holds 32767",
+                where=f"layer '{layer_name(anchor)}'",
+                lever="quantise the weights symmetrically",
+            )
+        axis = -1 if grid.per_axis is None else grid.per_axis
+        symmetric = UniformQuantizedType.get(bits, grid.scale_array.tolist(), axis=axis)
+        plain = self.constant(shifted.astype(np.int8 if bits == 8 else np.int16), symmetric, anchor)
+        xe = quantized_element(x.type)
+        if bits == 16 and xe.bits == 8:
+            x = self.rescale(x, UniformQuantizedType.get(16, xe.scale, xe.zero_point), anchor)
+        return x, plain
+
     def _linear(
         self, op: f.LinearOp, operands: Sequence[SSAValue | None], grid: UniformQuantizedType | None, anchor: Operation
     ) -> SSAValue:
@@ -180,6 +207,17 @@ class Builder:
         shape, weight = shape_of(x.type), constant_of(w, self.constants)
         if weight is None:
             raise PassError(12, "the weight is not constant", where=f"layer '{layer_name(op)}'")
+        element = quantized_element(w.type)
+        if bias is None and grid is not None and element.per_axis is None and element.zero_point:
+            # A matrix product takes zero points on both sides.
+            a = quantized_element(x.type)
+            m, s = self.multiplier(
+                np.float64(a.scale) * element.scale / grid.scale, grid.bits, wide=max(a.bits, element.bits) == 16
+            )
+            columns = self.constant(np.ascontiguousarray(weight.T), element, anchor)
+            low, high = _limits(op.values["min"], op.values["max"], grid)
+            made = q.MatmulOp.make(x, columns, multiplier=m, shift=s, low=low, high=high, grid=grid)
+            return self.put(made, anchor, op)
         rows = self.put(f.ReshapeOp.make(x, shape=(1, 1, prod(shape[:-1]), shape[-1])), anchor, op)
         kernel = self.constant(weight.reshape(weight.shape[0], 1, 1, -1), quantized_element(w.type), anchor)
         geometry = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from xdsl.dialects.builtin import TensorType, f32
+from xdsl.dialects.builtin import f32
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -192,11 +192,11 @@ class _Walk:
         if value in self.floats:
             return self.floats[value]
         twin = self.twins.get(value)
-        if twin is None or not isinstance(twin.type, TensorType):
+        if twin is None:
             return value
         if isinstance(value.owner, FakeQuantOp) and constant_of(value.owner.input, self.module.constants) is not None:
             return value  # a fake-quantised constant that something float reads stays as it is
-        made = q.DequantizeOp.make(twin, grid=quantized_element(twin.type))
+        made = q.DequantizeOp.make(twin, grid=quantized_element(self.twins[value].type))
         self.floats[value] = self._put(made, anchor, source=value.owner if isinstance(value.owner, Operation) else None)
         return self.floats[value]
 

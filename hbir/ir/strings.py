@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import cast
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -81,16 +83,17 @@ def _restored(value: str) -> str:
     return _MARKED.sub(lambda found: chr(int(found[1], 16)), value)
 
 
-def _location(location: LocationAttr) -> LocationAttr:
+def _location(location: Attribute) -> LocationAttr:
     match location:
         case NameLoc():
             return NameLoc(StringAttr(_restored(location.desc.data)), location.location)
         case FusedLoc():
-            return FusedLoc(tuple(map(_location, location.locations)), location.metadata)
+            parts = cast(Sequence[Attribute], location.locations)
+            return FusedLoc(tuple(map(_location, parts)), location.metadata)
         case CallSiteLoc():
             return CallSiteLoc(_location(location.callee), _location(location.caller))
         case _:
-            return location
+            return cast(LocationAttr, location)
 
 
 def _attribute(value: Attribute) -> Attribute:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from xdsl.dialects.builtin import f32, i8, i16, i32, i64
 from xdsl.ir import SSAValue
@@ -37,14 +39,19 @@ def _window(g: Graph, size: int) -> tuple[int, int, int, int, int]:
     return kernel, stride, dilation, g.integer(0, kernel - 1), g.integer(0, kernel - 1)
 
 
-def _conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[str, object], int]:
+def _conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[str, Any], int]:
     _, h, w, c = shape_of(x.type)
     (kh, sh, dh, top, bottom), (kw, sw, dw, left, right) = _window(g, h), _window(g, w)
     groups = g.choose([n for n in (1, c, 2) if c % n == 0])
     cout = groups * g.integer(1, 2)
     weight = g.floats((cout, kh, kw, c // groups), 0.5)
     bias = g.floats((cout,)) if g.integer(0, 1) else None
-    geometry = {"stride": (sh, sw), "pad": (top, left, bottom, right), "dilation": (dh, dw), "groups": groups}
+    geometry: dict[str, object] = {
+        "stride": (sh, sw),
+        "pad": (top, left, bottom, right),
+        "dilation": (dh, dw),
+        "groups": groups,
+    }
     return weight, bias, geometry, cout
 
 
@@ -293,7 +300,7 @@ def _spelled_swish(g: Graph) -> SSAValue:
 
 def _spelled_hardswish(g: Graph) -> SSAValue:
     x = g.value(None)
-    moved = g.add(f.AddOp.make(x, g.constant(np.float32(3.0), f32)))
+    moved = g.add(f.AddOp.make(x, g.constant(np.array(3.0, np.float32), f32)))
     gate = g.add(f.ClipOp.make(moved, min=0.0, max=6.0))
     scaled = g.add(f.MulOp.make(x, gate))
     rank = g.integer(0, 5)

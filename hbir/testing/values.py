@@ -28,14 +28,17 @@ def filled(shape: Sequence[int], dtype: npt.DTypeLike, seed: int, reach: float =
 
     Special are zero, for floats the halves (which round either way) and values far out, for integers the limits.
     """
-    rng, kind = np.random.default_rng(seed), np.dtype(dtype)
+    rng = np.random.default_rng(seed)
+    kind: np.dtype[Any] = np.dtype(dtype)
+    array: Array
+    special: Array
     if kind == np.bool_:
         return rng.integers(0, 2, shape).astype(np.bool_)
     if np.issubdtype(kind, np.floating):
         array = (rng.standard_normal(tuple(shape)) * reach).astype(kind)
-        special = np.array([0.0, -0.0, 0.5, -0.5, 1.5, 3.0, -4.0], kind) * kind.type(reach)
+        special = (np.array([0.0, -0.0, 0.5, -0.5, 1.5, 3.0, -4.0]) * reach).astype(kind)
     else:
-        limits = np.iinfo(kind)
+        limits = np.iinfo(kind.name)
         array = rng.integers(limits.min, limits.max, tuple(shape), kind, endpoint=True)
         special = np.array([limits.min, limits.max, 0, 1, max(-1, limits.min)], kind)
     flat = array.reshape(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,7 +94,8 @@ def test_image_preprocess_defaults_and_refusals() -> None:
         _network()[0].flatten_inputs[0].insert_image_preprocess("yuvbt601full2rgb")
     with pytest.raises(IrError, match="HB0241.*nv12"):
         _network()[0].flatten_inputs[0].insert_image_convert("nv12")
-    for options in ({"mean": (1.0, 2.0)}, {"std": (0.0,)}, {"divisor": float("nan")}):
+    refused: tuple[dict[str, Any], ...] = ({"mean": (1.0, 2.0)}, {"std": (0.0,)}, {"divisor": float("nan")})
+    for options in refused:
         with pytest.raises(IrError, match="HB0240"):
             _network()[0].flatten_inputs[0].insert_image_preprocess(None, **options)
     with pytest.raises(IrError, match="HB0240.*not a float NHWC image"):

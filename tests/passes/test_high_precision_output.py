@@ -19,7 +19,7 @@ def _plain(module: Module) -> q.Conv2dOp | None:
     return conv if conv.residual is None and conv.multiplier is not None and full and first else None
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(operations(q.Conv2dOp))
 def test_both_readers(module: Module) -> None:
     conv = _plain(module)
@@ -49,7 +49,7 @@ def test_both_readers(module: Module) -> None:
 
 
 def test_what_clamps_inside_its_range_stays() -> None:
-    @settings(max_examples=60)
+    @settings(max_examples=25)
     @given(operations(q.Conv2dOp))
     def check(module: Module) -> None:
         conv = next(op for op in module[0].operations if isinstance(op, q.Conv2dOp))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,12 @@ def test_integers_follow_the_fake_quantised_floats(kind: type[HbOperation]) -> N
         if bits == 16 and any(isinstance(op, FunctionOp) for op in module[0].operations):
             bits = 8  # tables of 65,536 entries: see test_fix_lut
         feeds = [example_feeds(module[0], seed) for seed in range(2)]
-        options = {"observer": "max", "activation_bits": bits, "head_bits": bits, "asymmetric": asymmetric}
+        options: dict[str, Any] = {
+            "observer": "max",
+            "activation_bits": bits,
+            "head_bits": bits,
+            "asymmetric": asymmetric,
+        }
         fake = calibrate(module, feeds, **options)
         try:
             integers = convert(fake, "nash-e", verify="exec")

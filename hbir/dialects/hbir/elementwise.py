@@ -96,7 +96,7 @@ class DivOp(BinaryOp):
     def evaluate(a: Array, b: Array) -> Array:
         if np.issubdtype(a.dtype, np.integer):
             return np.asarray(np.trunc(a / b), a.dtype)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.asarray(a / b)
 
 

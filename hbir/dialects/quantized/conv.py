@@ -194,9 +194,18 @@ class Conv2dOp(QuantizedOperation):
         from hbir.kernels import conv2d, pack_weight
 
         values = {
-            "stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "multiplier": multiplier,
-            "low": low, "high": high, "grid": grid, "residual_multiplier": residual_multiplier,
-            "residual_shift": residual_shift, "output_multiplier": output_multiplier, "output_shift": output_shift,
+            "stride": stride,
+            "pad": pad,
+            "dilation": dilation,
+            "groups": groups,
+            "multiplier": multiplier,
+            "low": low,
+            "high": high,
+            "grid": grid,
+            "residual_multiplier": residual_multiplier,
+            "residual_shift": residual_shift,
+            "output_multiplier": output_multiplier,
+            "output_shift": output_shift,
         }
         options = _kernel_options(values, zero_points, w.shape)
         extra: dict[str, Any] = {} if residual is None else {"residual": residual}

@@ -202,7 +202,7 @@ class ResizeBilinearOp(QuantizedOperation):
         return resize(
             x,
             mode="bilinear",
-            scale=scale,
+            scale=(scale[0], scale[1], scale[2], scale[3]),
             offset=offset,
             border=border,
             zp_in=zero_points[0],
