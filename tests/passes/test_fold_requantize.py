@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -101,6 +100,5 @@ def test_tables_absorb_rescales_on_both_sides(table_at: int) -> None:
     assert _kinds(folded) == expected or _kinds(folded) == ["quantized.table"]
     codes = _every_code(grids[0])
     np.testing.assert_array_equal(folded[0](codes)[0], module[0](codes)[0])
-    assert reduce(
-        lambda a, b: (a and b.name != "hbir.constant") or bool(b.results[0].first_use), folded[0].operations, True
-    )
+    constants = [op for op in folded[0].operations if op.name == "hbir.constant"]
+    assert all(op.results[0].first_use is not None for op in constants)

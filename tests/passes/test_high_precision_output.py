@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 
 from hbir.dialects import quantized as q
 from hbir.dialects.base import shape_of
+from hbir.dialects.quant import quantized_element
 from hbir.module import Module
 from hbir.testing import example_feeds, operations
 from passes import Pipeline
@@ -15,7 +16,7 @@ from passes import Pipeline
 def _plain(module: Module) -> q.Conv2dOp | None:
     conv = next(op for op in module[0].operations if isinstance(op, q.Conv2dOp))
     full = (conv.values["low"], conv.values["high"]) == conv.grid.limits
-    first = conv.input.type.element_type.bits == 8
+    first = quantized_element(conv.input.type).bits == 8
     return conv if conv.residual is None and conv.multiplier is not None and full and first else None
 
 

@@ -116,7 +116,7 @@ def test_fast_perf_check_mode_and_recompilation(tmp_path: Path, monkeypatch: pyt
     fast = succeed("--fast-perf", "-m", model, "--march", "nash-p", "--core-num", 2, "-o", tmp_path / "fast")
     assert names(tmp_path / "fast") == FILES
     assert "good for performance, not for results" in fast.stderr
-    assert Hbm(tmp_path / "fast/small.hbm").models[0].memories.cores == 2
+    assert Hbm(tmp_path / "fast/small.hbm").models[0].options["core_num"] == 2
     monkeypatch.chdir(tmp_path)
     succeed("-m", model, "--march", "nash-e")
     assert names(tmp_path / ".hb_compile") == FILES
