@@ -83,7 +83,17 @@ def calibrate(
             lever="ask for activation_bits=16 as well",
         )
     if not 0.5 <= percentile <= 1:
-        raise CalibrationError(6, f"percentile {percentile} is not between 0.5 and 1")
+        raise CalibrationError(
+            6, f"percentile {percentile} is not between 0.5 and 1", lever="give the share of values that stays in range"
+        )
+    done = next((op.name for f in module for op in f.operations if op.name.startswith(("qat.", "quantized."))), None)
+    if done is not None:
+        raise CalibrationError(
+            10,
+            f"the module has {done} operations already",
+            why="its scales are fixed, and a second calibration would round what is rounded",
+            lever="calibrate the float module, or go on with passes.convert",
+        )
     work = Pipeline(FLOAT_PIPELINE).run(module)
     if len(work.functions) != 1:
         raise CalibrationError(

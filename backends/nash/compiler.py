@@ -41,9 +41,9 @@ class CompileOptions:
 
 def _check(options: CompileOptions, march: March) -> None:
     problems = {
-        "opt": (0 <= options.opt <= 2, f"opt is {options.opt}", "choose 0, 1 or 2"),
+        "opt": (options.opt in _PIPELINES, f"opt is {options.opt}", "choose 0, 1 or 2"),
         "balance": (
-            0 <= options.balance <= 100,
+            options.balance in range(101),
             f"balance is {options.balance}",
             "choose 0 (least DDR) to 100 (fastest)",
         ),

@@ -123,7 +123,7 @@ def allocate(schedule: Schedule, march: March, *, l2m_bytes: int = 0) -> Address
                 41,
                 f"{space} of core {core} needs {peak:,} bytes, there are {limit:,}",
                 why=f"at one time {lower:,} bytes are alive",
-                lever="smaller tiles (a lower budget), or a march with more memory",
+                lever="a march with more memory, fewer cores, or a smaller picture",
             )
         if space == "L1M":
             l1m, bound = max(l1m, peak), max(bound, lower)

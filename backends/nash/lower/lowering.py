@@ -497,6 +497,13 @@ def lower(module: Module, march: March) -> UnitGraph:
             where=f"layer '{layer_name(left)}'",
             lever="run passes.convert first",
         )
+    if module.march is None and not any(op.name.startswith("quantized.") for op in ops):
+        raise BackendError(
+            16,
+            "the module is float",
+            why="no unit of the march works on it: everything would run on the host",
+            lever="run passes.calibrate and passes.convert first",
+        )
     reasons = {op: reason for op in ops if (reason := _host_reason(op, march))}
     placement = Placement(function)
     for op in reasons:
