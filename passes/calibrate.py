@@ -9,6 +9,7 @@ from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects.base import Array
 from hbir.dialects.hbir import FunctionOp
+from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
@@ -18,7 +19,7 @@ from passes.analysis import head_values, positional_values
 from passes.insert_fake_quant import InsertFakeQuant, activation_points
 from passes.manager import Pipeline
 from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for
-from passes.rewriting import only_user
+from passes.rewriting import constant_of, only_user
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
 
@@ -86,7 +87,8 @@ def calibrate(
         raise CalibrationError(
             6, f"percentile {percentile} is not between 0.5 and 1", lever="give the share of values that stays in range"
         )
-    done = next((op.name for f in module for op in f.operations if op.name.startswith(("qat.", "quantized."))), None)
+    # A fixed grid at an input is the user's; weights on a grid mean that the whole module has been through this.
+    done = next((op.name for f in module for op in f.operations if _is_calibrated(op, module)), None)
     if done is not None:
         raise CalibrationError(
             10,
@@ -116,6 +118,12 @@ def calibrate(
         grids[function.name, number] = grid_for(estimate(histogram, wanted), bits, symmetric)
     insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
     return Pipeline([insert]).run(work)
+
+
+def _is_calibrated(op: Operation, module: Module) -> bool:
+    if isinstance(op, FakeQuantOp):
+        return constant_of(op.input, module.constants) is not None
+    return op.name.startswith("quantized.")
 
 
 def _curve(value: SSAValue) -> Callable[[Doubles], Doubles] | None:
