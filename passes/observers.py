@@ -140,6 +140,10 @@ def _kl(histogram: Histogram, wanted: Request) -> Range:
     if wanted.bits > 8 or not histogram.counts.any():
         return _max(histogram, wanted)
     folded = (histogram.counts[BINS // 2 :] + histogram.counts[: BINS // 2][::-1]).astype(np.float64)
+    # Zeros (of a relu, of padding) are exact on every grid; left in, their mass would hide what clipping costs.
+    folded[0] = 0
+    if not folded.any():
+        return _max(histogram, wanted)
     levels = 1 << (wanted.bits - 1)
     top = int(np.flatnonzero(folded)[-1]) + 1
     width = histogram.reach / folded.size

@@ -168,3 +168,11 @@ def test_weight_grids() -> None:
     assert weight_grid(weight, 16, True).limits == (-32767, 32767)
     raised = weight_grid(weight, 8, True, np.array([1.0, 0.5, 2.0, 0.01]))
     np.testing.assert_allclose(raised.scale_array, [1, 1, 2, 4 / 127], rtol=1e-7)
+
+
+def test_zeros_do_not_make_kl_clip_the_rest() -> None:
+    rng = np.random.default_rng(3)
+    histogram = Histogram()
+    histogram.add(np.concatenate([np.zeros(90_000), np.abs(rng.standard_normal(10_000))]).astype(np.float32))
+    _, high = OBSERVERS["kl"](histogram, Request(8))
+    assert high > 2.0
