@@ -67,13 +67,14 @@ def conv_cycles(
     x_bits: int = 8,
     w_bits: int = 8,
     *,
-    residual: bool = False,
+    more_reads: int = 0,
 ) -> int:
-    """Cycles of a convolution tile: accumulation, then the epilogue over every output (twice with a residual)."""
+    """Cycles of a convolution tile: accumulation, then the epilogue over every output, once more for each
+    of `more_reads` tensors of its shape (residual, partial sums)."""
     macs = conv_padded_macs(march, out_shape, kernel, cin_per_group, groups)
     if groups > 1:
         macs /= march.tae_depthwise_gain
-    epilogue = math.prod(out_shape) * (2 if residual else 1) / march.tae_output_elements_per_cycle
+    epilogue = math.prod(out_shape) * (1 + more_reads) / march.tae_output_elements_per_cycle
     return march.issue_cycles + math.ceil(macs / _tae_rate(march, x_bits, w_bits) + epilogue)
 
 

@@ -26,8 +26,9 @@ def _vector(march: March, v: Operands, p: Params) -> int:
 def _conv(march: March, v: Operands, p: Params) -> int:
     kernel, groups = (p["kernel_h"], p["kernel_w"]), p["groups"]
     x, weight = v["x"], v["weight"]
+    more_reads = sum(name in v for name in ("residual", "partial"))
     return cost.conv_cycles(
-        march, v["out"].shape, kernel, x.shape[3] // groups, groups, x.bits, weight.bits, residual="residual" in v
+        march, v["out"].shape, kernel, x.shape[3] // groups, groups, x.bits, weight.bits, more_reads=more_reads
     )
 
 

@@ -107,11 +107,11 @@ OPCODES: tuple[Opcode, ...] = (
         (_r("src", _ANY), _w("dst", _ANY, (DDR, L2M))), (), rules.moved,
     ),
     Opcode(
-        *(16, "CONV", "TAE", "NHWC convolution over packed weights; without multiplier the accumulator is the result."),
+        *(16, "CONV", "TAE", "NHWC convolution over packed weights, onto partial sums; the sums themselves without multiplier."),
         (
             _r("x", _INTS), _r("weight", _INTS), _r("bias", ("i32", "i64"), optional=True),
             _r("multiplier", ("i32",), optional=True), _r("shift", ("i8",), optional=True),
-            _r("residual", _INTS, optional=True), _w("out", _WIDE),
+            _r("residual", _INTS, optional=True), _r("partial", ("i32", "i64"), optional=True), _w("out", _WIDE),
         ),
         (
             *_KERNEL, *_STRIDE, *_PAD,

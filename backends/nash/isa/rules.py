@@ -111,7 +111,10 @@ def same_type(v: Operands, p: Params) -> None:
 
 
 def conv(v: Operands, p: Params) -> None:
-    """NHWC convolution: result shape, packed weight size, one bias, multiplier and shift for each output channel."""
+    """NHWC convolution: result shape, packed weight size, one bias, multiplier and shift for each output channel.
+
+    Partial sums are accumulators of earlier input channels, of the result's shape.
+    """
     x, out, weight = v["x"], v["out"], v["weight"]
     _rank(v, 4, "x", "out")
     n, height, width, cin = x.shape
@@ -137,6 +140,11 @@ def conv(v: Operands, p: Params) -> None:
     for name in ("bias", "multiplier", "shift"):
         if name in v:
             _need(v[name].shape == (cout,), f"'{name}' has shape {v[name].shape}, there are {cout} output channels")
+    if "partial" in v:
+        _same_shape(v, "out", "partial")
+        _need(
+            v["partial"].dtype == accumulator, f"'partial' holds {v['partial'].dtype}, the accumulator is {accumulator}"
+        )
     _need(("multiplier" in v) == ("shift" in v), "'multiplier' and 'shift' come together")
     _zero_point(p, "pad_value", x)
     if "multiplier" not in v:

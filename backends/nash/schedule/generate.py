@@ -6,8 +6,9 @@ two tiles of each streamed tensor are alive and the DMA queues overlap with comp
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +125,15 @@ _ITEM = {name: np.dtype(kind).itemsize for name, kind in (
 _PACKED = ("weight", "bias", "multiplier", "shift")
 
 
+class _Place(NamedTuple):
+    """Which tile, chunk of output channels and piece of input channels (None: all) a core works on."""
+
+    tile: int
+    chunk: int | None
+    core: int
+    piece: tuple[int, int] | None
+
+
 @dataclass
 class _NodeWriter:
     writer: _Writer
@@ -145,28 +155,63 @@ class _NodeWriter:
             self._tile(tile, chunk if several else None, core)
 
     def _tile(self, tile: int, chunk: int | None, core: int) -> None:
-        w, node, plan = self.writer, self.node, self.plan
+        node, plan = self.node, self.plan
         out = output_part(node, plan.axis, plan.tiles[tile], None if chunk is None else plan.chunks[chunk])
-        operands: dict[str, Region] = {}
         params: dict[str, int | float] = dict(node.params)
         views: dict[str, TensorView] = {}
         for role, view in node.reads.items():
             part, changed = input_part(node, role, view, plan.axis, out)
             params |= changed
             views[role] = part.of(view)
-        # A load comes behind the stores that fill what it reads, and the compute behind the load.
-        ready = [w.stored_until(w.region(view)) + 2.0 for view in views.values()]
-        at = w.slot = max(w.slot + 1, *ready, 0.0)
-        for role, view in views.items():
-            operands[role] = self._input(at, view, core)
-        operands |= self._constants(at, tile, chunk, core, out)
+        sums: Region | None = None
+        for piece in plan.depth[:-1]:
+            sums = self._accumulate(views["x"], params, _Place(tile, chunk, core, piece), out, sums)
+        self._finish(views, params, _Place(tile, chunk, core, plan.depth[-1] if plan.depth else None), out, sums)
+
+    def _turn(self, views: Iterable[TensorView]) -> float:
+        """The next slot: a load comes behind the stores that fill what it reads, and the compute behind the load."""
+        w = self.writer
+        w.slot = max(w.slot + 1, *(w.stored_until(w.region(view)) + 2.0 for view in views), 0.0)
+        return w.slot
+
+    def _accumulate(
+        self, x: TensorView, params: Mapping[str, int | float], place: _Place, out: Part, sums: Region | None
+    ) -> Region:
+        """One piece of the input channels onto the sums of those before; the new sums."""
+        w, node = self.writer, self.node
+        x = _channels(x, place.piece)
+        at = self._turn([x])
+        operands = {"x": self._input(at, x, place.core), **self._constants(at, place, out)}
+        if sums is not None:
+            operands["partial"] = sums
+        dtype = "i32" if x.dtype == "i8" else "i64"
+        size = int(np.prod(out.extent, dtype=np.int64)) * _ITEM[dtype]
+        operands["out"] = Region.dense(w.buffer("L1M", size, place.core), dtype, out.extent)
+        w.add(at, Task(node.opcode, place.core, node.layer, operands, params, self.index))
+        return operands["out"]
+
+    def _finish(
+        self,
+        views: Mapping[str, TensorView],
+        params: Mapping[str, int | float],
+        place: _Place,
+        out: Part,
+        sums: Region | None,
+    ) -> None:
+        """The instruction that makes the result, and its store."""
+        w, node, core = self.writer, self.node, place.core
+        views = {role: _channels(view, place.piece) if role == "x" else view for role, view in views.items()}
+        at = self._turn(views.values())
+        operands = {role: self._input(at, view, core) for role, view in views.items()}
+        operands |= self._constants(at, place, out)
+        if sums is not None:
+            operands["partial"] = sums
         target, stored = self._output(out, core)
-        name = next(iter(node.writes))
-        operands[name] = stored or target
+        operands[next(iter(node.writes))] = made = stored or target
         if node.opcode == "COPY" and "src" in node.constants:
             # A constant that only has to be put in place needs no copy: the load does it.
             source = self._constant_part(node.constants["src"], out)
-            w.add(at, Task("LOAD", core, node.layer, {"src": source, "dst": operands[name]}, {}, self.index))
+            w.add(at, Task("LOAD", core, node.layer, {"src": source, "dst": made}, {}, self.index))
         else:
             w.add(at, Task(node.opcode, core, node.layer, operands, params, self.index))
         if stored is not None:
@@ -180,7 +225,7 @@ class _NodeWriter:
         # Without a second reader of the very same part, the load is this tile's own.
         key = (source, core)
         if key not in self.loaded:
-            if self.plan.axis is not None:
+            if self.plan.axis is not None or self.plan.depth:
                 self.loaded = {k: r for k, r in self.loaded.items() if k[0] == "weights"}
             self.loaded[key] = w.load(at - 1.5, source, self.index, core)
         return self.loaded[key]
@@ -199,12 +244,12 @@ class _NodeWriter:
         kept = np.ascontiguousarray(array[box])
         return Region.dense(self.writer.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
 
-    def _constants(self, at: float, tile: int, chunk: int | None, core: int, out: Part) -> dict[str, Region]:
-        node, operands = self.node, dict[str, Region]()
+    def _constants(self, at: float, place: _Place, out: Part) -> dict[str, Region]:
+        node, core, operands = self.node, place.core, dict[str, Region]()
         if node.opcode == "COPY":
             return operands
         if "weight" in node.constants:
-            operands |= self._weights(at, tile, chunk, core)
+            operands |= self._weights(at, place)
         for role, array in node.constants.items():
             if role in _PACKED and "weight" in node.constants:
                 continue
@@ -226,12 +271,15 @@ class _NodeWriter:
         offset = region.offset + out.begin[axis] * region.strides[mine]
         return Region(region.buffer, offset, region.dtype, shape, region.strides)
 
-    def _weights(self, at: float, tile: int, chunk: int | None, core: int) -> dict[str, Region]:
+    def _weights(self, at: float, place: _Place) -> dict[str, Region]:
         """One transfer brings packed weights, biases, multipliers and shifts of a chunk of output channels."""
-        key = ("weights", chunk, core) if self.plan.keep_weights or chunk is None else ("weights", chunk, core, tile)
+        plan, (tile, chunk, core, piece) = self.plan, place
+        key: tuple[Any, ...] = ("weights", chunk, core)
+        if not plan.keep_weights and (chunk is not None or piece is not None):
+            key = (*key, tile, piece)
         if key not in self.loaded:
-            channels = self.plan.chunks[chunk] if chunk is not None else (0, self.node.out.shape[3])
-            content, layout = bundle(self.node, channels)
+            channels = plan.chunks[chunk] if chunk is not None else (0, self.node.out.shape[3])
+            content, layout = bundle(self.node, channels, piece)
             source = Region.dense(self.writer.constant(content), "u8", (len(content),))
             held = self.writer.load(at - 1.5, source, self.index, core, early=True)
             self.loaded[key] = held
@@ -247,16 +295,29 @@ class _NodeWriter:
     )
 
 
-def bundle(node: Node, channels: tuple[int, int]) -> tuple[bytes, dict[str, tuple[int, str, int]]]:
-    """The constant bytes of a range of output channels, and (offset, dtype, elements) of each operand in them."""
+def _channels(view: TensorView, piece: tuple[int, int] | None) -> TensorView:
+    """A range of the channels of an NHWC view; None for all of them."""
+    if piece is None:
+        return view
+    return view.part((0, 0, 0, piece[0]), (*view.shape[:3], piece[1] - piece[0]))
+
+
+def bundle(
+    node: Node, channels: tuple[int, int], piece: tuple[int, int] | None = None
+) -> tuple[bytes, dict[str, tuple[int, str, int]]]:
+    """The constant bytes of a range of output channels, and (offset, dtype, elements) of each operand in them.
+
+    `piece` is a range of the input channels: the bias goes with the first one, multipliers and shifts with the last.
+    """
     low, high = channels
     weight = node.constants["weight"]
     groups = int(node.params["groups"])
-    packed = pack_weight(weight[low:high], groups=groups) if (low, high) == (0, len(weight)) or groups == 1 else None
-    if packed is None:
-        raise ValueError("a grouped convolution is not cut along its output channels")
-    arrays = {"weight": packed}
-    arrays |= {role: node.constants[role][low:high] for role in _PACKED[1:] if role in node.constants}
+    if groups > 1 and ((low, high) != (0, len(weight)) or piece is not None):
+        raise ValueError("a grouped convolution is not cut along its channels")
+    begin, end = piece or (0, weight.shape[3])
+    arrays = {"weight": pack_weight(weight[low:high, :, :, begin:end], groups=groups)}
+    roles = ("bias",) * (begin == 0) + ("multiplier", "shift") * (end == weight.shape[3])
+    arrays |= {role: node.constants[role][low:high] for role in roles if role in node.constants}
     content, layout = bytearray(), dict[str, tuple[int, str, int]]()
     for role, array in arrays.items():
         content += b"\0" * (-len(content) % array.dtype.itemsize)

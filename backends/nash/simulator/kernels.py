@@ -13,6 +13,7 @@ import numpy.typing as npt
 from backends.nash.isa.rules import Params
 from hbir import kernels
 from hbir.kernels.softmax import softmax
+from hbir.numerics import apply_scale
 from hbir.numerics.lut import SegmentedTable
 
 __all__ = ["BINDERS", "Arrays", "Step"]
@@ -42,6 +43,8 @@ def _copy(v: Arrays, p: Params) -> Step:
 
 
 def _conv(v: Arrays, p: Params) -> Step:
+    if "partial" in v:
+        return _accumulated_conv(v, p)
     x, out, groups = v["x"], v["out"], p["groups"]
     extra: dict[str, Any] = {}
     if "residual" in v:
@@ -65,6 +68,43 @@ def _conv(v: Arrays, p: Params) -> Step:
         **extra,
         out=out,
     )
+
+
+def _accumulated_conv(v: Arrays, p: Params) -> Step:
+    """A convolution onto partial sums: its own accumulators, the sum of both, then the epilogue of `_conv`."""
+    partial_sums, out = v["partial"], v["out"]
+    sums = np.empty(out.shape, partial_sums.dtype)
+    own = _conv({**{role: v[role] for role in ("x", "weight", "bias") if role in v}, "out": sums}, p)
+    finish = _epilogue(sums, v, p)
+
+    def run() -> None:
+        own()
+        # Sums wrap as the accumulator does: only the last one has to fit, and that is proven.
+        np.add(sums, partial_sums, out=sums)
+        finish()
+
+    return run
+
+
+def _epilogue(sums: npt.NDArray[Any], v: Arrays, p: Params) -> Step:
+    """The requantisation and residual addition of a convolution, on accumulators that lie in memory."""
+    out = v["out"]
+    if "multiplier" not in v:
+        return partial(np.copyto, out, sums)
+    multiplier, shift = v["multiplier"], v["shift"]
+    if "residual" not in v:
+        return kernels.bind_rescale(sums, multiplier, shift, **_out(p), out=out)
+    residual = v["residual"]
+
+    def run() -> None:
+        centred = residual.astype(np.int64) - p["residual_zp"]
+        total = apply_scale(sums.astype(np.int64), multiplier, shift.astype(np.int64))
+        total = total + apply_scale(centred, p["residual_multiplier"], p["residual_shift"])
+        out[...] = np.clip(
+            apply_scale(total, p["output_multiplier"], p["output_shift"]) + p["zp_out"], p["low"], p["high"]
+        )
+
+    return run
 
 
 def _matmul(v: Arrays, p: Params) -> Step:

@@ -23,6 +23,8 @@ class NodePlan:
     chunks: tuple[tuple[int, int], ...]
     outer: Literal["tiles", "chunks"] = "tiles"
     keep_weights: bool = True
+    depth: tuple[tuple[int, int], ...] = ()
+    """Ranges of a convolution's input channels, each accumulated onto the partial sums of those before; empty: all at once."""
 
 
 @dataclass(frozen=True)
@@ -39,5 +41,6 @@ class TilePlan:
         lines += [f"  s{index}: {space}" for index, space in enumerate(self.spaces)]
         for index, node in enumerate(self.nodes):
             cut = f"{len(node.tiles)} tile(s) along axis {node.axis}" if node.axis is not None else "whole"
-            lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer")
+            depth = f", {len(node.depth)} pieces of input channels" if node.depth else ""
+            lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer{depth}")
         return "\n".join(lines) + "\n"

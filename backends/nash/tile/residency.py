@@ -52,10 +52,12 @@ def node_cycles(node: Node, march: March) -> int:
     return instruction_cycles(march, node.opcode, operands, params)
 
 
-def weight_bytes(node: Node, channels: int) -> int:
-    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels."""
+def weight_bytes(node: Node, channels: int, inputs: int | None = None) -> int:
+    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels over `inputs` input channels."""
     weight = node.constants["weight"]
-    packed = packed_size((channels, *weight.shape[1:]), groups=int(node.params["groups"])) * weight.dtype.itemsize
+    _, height, width, depth = weight.shape
+    shape = (channels, height, width, depth if inputs is None else inputs)
+    packed = packed_size(shape, groups=int(node.params["groups"])) * weight.dtype.itemsize
     return packed + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
 
 
@@ -63,6 +65,15 @@ def _ranges(total: int, parts: int, align: int = 1) -> tuple[tuple[int, int], ..
     """`total` cut into at most `parts` nearly equal ranges whose bounds are multiples of `align`."""
     step = -(-ceil(total / parts) // align) * align
     return tuple((low, min(low + step, total)) for low in range(0, total, step))
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """`size` bytes of L1M that a node takes beside resident tensors, cut into so many `tiles` and pieces of input channels."""
+
+    size: int
+    tiles: int
+    depth: int
 
 
 @dataclass
@@ -103,16 +114,33 @@ class _Planner:
             counts.append(max(1, min(wanted, limit)))
         return counts
 
-    def needed(self, index: int, chunks: int, streamed: set[int]) -> tuple[int, int]:
-        """(bytes of L1M that node `index` needs beside resident tensors, tiles it is cut into for that)."""
+    def needed(self, index: int, chunks: int, streamed: set[int]) -> _Need:
+        """What node `index` needs. Input channels are cut last, since partial sums have to be written and read again."""
         node = self.graph.nodes[index]
+        found = self._need(node, chunks, 1, streamed)
+        depth, most = 2, self._most_pieces(node)
+        while found.size > self.capacity and depth <= most:
+            found = min(found, self._need(node, chunks, depth, streamed), key=lambda need: need.size)
+            depth *= 2
+        return found
+
+    def _most_pieces(self, node: Node) -> int:
+        if node.opcode != "CONV" or int(node.params["groups"]) > 1:
+            return 1
+        return max(1, node.reads["x"].shape[3] // self.march.tae_input_channels)
+
+    def _pieces(self, node: Node, depth: int) -> tuple[tuple[int, int], ...]:
+        return _ranges(node.reads["x"].shape[3], depth, self.march.tae_input_channels) if depth > 1 else ()
+
+    def _need(self, node: Node, chunks: int, depth: int, streamed: set[int]) -> _Need:
         fixed = sum(array.nbytes + 64 for role, array in node.constants.items() if role not in _BUNDLE)
+        pieces = self._pieces(node, depth)
         if node.opcode == "CONV":
-            piece = weight_bytes(node, ceil(node.out.shape[3] / chunks))
-            fixed += piece * min(2, chunks)
+            inputs = pieces[0][1] if pieces else None
+            fixed += weight_bytes(node, ceil(node.out.shape[3] / chunks), inputs) * min(2, chunks * depth)
         views = [v for v in (*node.reads.values(), *node.writes.values()) if v.storage in streamed]
-        if not views or node.opcode == "HOST_CALL":
-            return fixed, 1
+        if not (views or pieces) or node.opcode == "HOST_CALL":
+            return _Need(fixed, 1, depth)
         axis = tile_axis(node)
         extent = 1 if axis is None else node.out.shape[axis]
         room = max(self.capacity - fixed, self.capacity // 8)
@@ -122,50 +150,63 @@ class _Planner:
             room = min(room, max(self.capacity // 3, 1))
         tiles = 1
         while True:
-            size = self._stream_bytes(node, axis, tiles, streamed)
+            size = self._stream_bytes(node, axis, tiles, chunks, pieces, streamed)
             if size <= room or tiles >= extent:
-                return fixed + size, tiles
+                return _Need(fixed + size, tiles, depth)
             tiles = min(extent, max(tiles + 1, ceil(tiles * size / max(room, 1))))
 
-    def _stream_bytes(self, node: Node, axis: int | None, tiles: int, streamed: set[int]) -> int:
-        """Two tiles' worth of every operand that does not stay in L1M (one when there is one tile)."""
+    def _stream_bytes(
+        self,
+        node: Node,
+        axis: int | None,
+        tiles: int,
+        chunks: int,
+        pieces: tuple[tuple[int, int], ...],
+        streamed: set[int],
+    ) -> int:
+        """Two tiles' worth of every operand that does not stay in L1M (one when there is one tile), and of partial sums."""
         spans = _ranges(1 if axis is None else node.out.shape[axis], tiles)
         middle = spans[len(spans) // 2]
         out = output_part(node, axis, middle, None)
         size = 0
         for role, view in node.reads.items():
             if view.storage in streamed:
-                part, _ = input_part(node, role, view, axis, out)
-                size += _bytes(part.extent, view.dtype)
+                extent = input_part(node, role, view, axis, out)[0].extent
+                if pieces and role == "x":
+                    extent = (*extent[:-1], pieces[0][1])
+                size += _bytes(extent, view.dtype)
         for view in node.writes.values():
             if view.storage in streamed:
                 size += _bytes(out.extent, view.dtype)
-        return size * (2 if len(spans) > 1 else 1)
+        if pieces:
+            sums = (*out.extent[:-1], ceil(out.extent[-1] / chunks))
+            size += _bytes(sums, "i32" if node.reads["x"].dtype == "i8" else "i64")
+        return size * (2 if len(spans) > 1 or pieces else 1)
 
-    def residency(self, chunks: Sequence[int]) -> tuple[list[str], list[int]]:
-        """The memory of every storage, and the tiles of every node. Raises BackendError HB0521."""
+    def residency(self, chunks: Sequence[int]) -> tuple[list[str], list[_Need]]:
+        """The memory of every storage, and what every node needs. Raises BackendError HB0521."""
         storages, nodes = self.graph.storages, self.graph.nodes
         streamed = {i for i, s in enumerate(storages) if s.kind != "activation" or s.pinned}
         if self.options.cores > 1:
             streamed = set(range(len(storages)))
         while True:
             usage = [self.needed(i, chunks[i], streamed) for i in range(len(nodes))]
-            used = [need for need, _ in usage]
+            used = [need.size for need in usage]
             worst = max(range(len(nodes)), key=lambda i: used[i], default=-1)
             if worst >= 0 and used[worst] > self.capacity:
                 raise BackendError(
                     21,
                     f"the smallest tile needs {used[worst]:,} bytes of L1M, there are {self.capacity:,}",
                     where=f"layer '{nodes[worst].layer}'",
-                    why=f"{nodes[worst].opcode} cannot be cut further along height or output channels",
-                    lever="a march with more L1M, fewer input channels, or a smaller picture",
+                    why=f"{nodes[worst].opcode} on {list(nodes[worst].out.shape)} cannot be cut further",
+                    lever="a march with more L1M, or a smaller tensor in this layer",
                 )
             rejected = self._fill(used, streamed)
             if not rejected:
                 break
             streamed |= rejected
         spaces = [self._space(i, streamed) for i in range(len(storages))]
-        return self._share_l2m(spaces, streamed), [tiles for _, tiles in usage]
+        return self._share_l2m(spaces, streamed), usage
 
     def _fill(self, used: list[int], streamed: set[int]) -> set[int]:
         """Place tensors in L1M, most valuable first; those that do not fit."""
@@ -219,12 +260,12 @@ class _Planner:
     def plan(self) -> TilePlan:
         """The plan."""
         chunks = self.chunk_counts()
-        spaces, tiles = self.residency(chunks)
-        plans = [self._node_plan(i, chunks[i], tiles[i]) for i in range(len(self.graph.nodes))]
+        spaces, needs = self.residency(chunks)
+        plans = [self._node_plan(i, chunks[i], needs[i]) for i in range(len(self.graph.nodes))]
         return TilePlan(tuple(spaces), tuple(plans), self.options.cores, self.capacity)
 
-    def _node_plan(self, index: int, chunks: int, tiles: int) -> NodePlan:
-        node = self.graph.nodes[index]
+    def _node_plan(self, index: int, chunks: int, need: _Need) -> NodePlan:
+        node, tiles = self.graph.nodes[index], need.tiles
         axis = tile_axis(node)
         extent = 1 if axis is None else node.out.shape[axis]
         cores = self.options.cores
@@ -244,6 +285,10 @@ class _Planner:
         )
         pieces = _ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
         spans = _ranges(extent, tiles)
+        if need.depth > 1:
+            # Pieces pass through L1M one after the other, for every tile again.
+            depth = self._pieces(node, need.depth)
+            return NodePlan(axis if len(spans) > 1 else None, spans, pieces, outer, False, depth)
         if node.opcode == "CONV" and len(spans) > 1 and len(pieces) > 1 and outer == "tiles":
             return self._loop_order(node, axis, spans, pieces)
         return NodePlan(axis if len(spans) > 1 else None, spans, pieces, outer, outer == "tiles" or len(spans) == 1)

@@ -14,7 +14,7 @@ from hbir import Module, export
 from passes import calibrate, convert
 from tests.hbir.frontends.onnx.models import text_model
 
-__all__ = ["HOST_NETWORKS", "SMALL_NETWORKS", "small_network", "text_network"]
+__all__ = ["HOST_NETWORKS", "SMALL_NETWORKS", "deep_network", "small_network", "text_network"]
 
 Feed = dict[str, npt.NDArray[np.float32]]
 
@@ -233,6 +233,24 @@ def text_network(body: str, signature: str) -> tuple[Module, list[Feed]]:
         for _ in range(3)
     ]
     return calibrate(module, feeds), feeds
+
+
+@cache
+def deep_network(bits: int, march: str = "nash-e") -> tuple[Module, list[Feed]]:
+    """Two 3 x 3 convolutions over 1,024 channels, the second with a residual and a relu; activations of so many bits."""
+    rng = np.random.default_rng(11)
+    constants = {
+        **{name: rng.uniform(-0.02, 0.02, (40, 1024, 3, 3)).astype(np.float32) for name in ("a1", "a2")},
+        "b1": rng.uniform(-1, 1, 40).astype(np.float32),
+        "last": rng.uniform(-1, 1, (3, 40, 1, 1)).astype(np.float32),
+    }
+    body = (
+        "a = Conv <pads = [1,1,1,1]> (x, a1, b1) r = Relu (a) b = Conv <pads = [1,1,1,1]> (x, a2)"
+        " s = Add (b, r) t = Relu (s) y = Conv (t, last)"
+    )
+    module = export(text_model(body, "(float[1,1024,6,5] x) => (float[1,3,6,5] y)", constants=constants))
+    feeds = [{"x": rng.uniform(-1, 2, (1, 1024, 6, 5)).astype(np.float32)} for _ in range(2)]
+    return convert(calibrate(module, feeds, activation_bits=bits), march), feeds
 
 
 @cache

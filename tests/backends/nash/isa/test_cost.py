@@ -37,7 +37,7 @@ def test_wider_operands_are_slower_by_the_ratios_of_the_march() -> None:
 
 def test_the_epilogue_follows_the_accumulation() -> None:
     shape = (1, 32, 32, 64)
-    plain, added = (cost.conv_cycles(MARCH, shape, (1, 1), 32, residual=r) for r in (False, True))
+    plain, added = (cost.conv_cycles(MARCH, shape, (1, 1), 32, more_reads=r) for r in (0, 1))
     assert added - plain == pytest.approx(math.prod(shape) / MARCH.tae_output_elements_per_cycle, abs=1)
 
 

@@ -256,6 +256,7 @@ BIAS12, M12, S12 = (
     RNG.integers(1 << 14, 1 << 15, 12, np.int32),
     np.full(12, 22, np.int8),
 )
+P12 = RNG.integers(-(1 << 20), 1 << 20, (1, 6, 5, 12), np.int32)
 R12 = RNG.integers(-128, 128, (1, 6, 5, 12), np.int8)
 CONV: dict[str, Any] = {
     "kernel_h": 3,
@@ -283,6 +284,10 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Array]] = [
             *(X8, PACKED, BIAS12, M12, S12), **KERNEL_CONV, zp_out=-1, lo=-90, hi=127, residual=R12, residual_zp=2,
             residual_multiplier=20001, residual_shift=15, out_multiplier=16385, out_shift=15,
         ),
+    ),
+    (
+        *("CONV", {"x": X8, "weight": PACKED, "bias": BIAS12, "partial": P12}, CONV),
+        kernels.conv2d(X8, PACKED, BIAS12, None, None, **KERNEL_CONV, out_dtype=np.int32) + P12,
     ),
     (
         *("CONV", {"x": X8, "weight": PACKED, "bias": BIAS12}, CONV),

@@ -15,7 +15,7 @@ from backends.nash.tile import TileOptions, TilePlan, tile
 from backends.nash.tile.residency import weight_bytes
 from hbir.errors import BackendError
 from hbir.march import March, load_march
-from tests.backends.nash.small_networks import SMALL_NETWORKS, small_network
+from tests.backends.nash.small_networks import SMALL_NETWORKS, deep_network, small_network
 
 
 def small_march(size: int, name: str = "nash-e") -> March:
@@ -76,6 +76,23 @@ def test_a_layer_that_cannot_be_cut_further_is_refused_by_name() -> None:
     assert refusal.value.code == "HB0521"
     assert "layer 'y'" in str(refusal.value)
     assert refusal.value.lever
+
+
+def test_deep_layers_are_cut_along_their_input_channels_when_nothing_else_helps() -> None:
+    module, _ = deep_network(8)
+    cuts, texts = dict[int, list[tuple[tuple[int, int], ...]]](), dict[int, str]()
+    for size in (48 << 10, 4 << 20):
+        graph = lower(module, small_march(size))
+        plan = tile(graph, small_march(size))
+        texts[size] = str(plan)
+        cuts[size] = [cut.depth for node, cut in zip(graph.nodes, plan.nodes, strict=True) if node.opcode == "CONV"]
+    assert cuts[4 << 20] == [(), (), ()]
+    assert sum(bool(depth) for depth in cuts[48 << 10]) == 2
+    for depth in filter(None, cuts[48 << 10]):
+        assert_covers(depth, 1024)
+        assert all(low % 32 == 0 for low, _ in depth)
+    assert "pieces of input channels" in texts[48 << 10]
+    assert "pieces of input channels" not in texts[4 << 20]
 
 
 def test_everything_stays_in_l1m_when_there_is_room() -> None:
