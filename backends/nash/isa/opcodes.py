@@ -107,7 +107,7 @@ OPCODES: tuple[Opcode, ...] = (
         (_r("src", _ANY), _w("dst", _ANY, (DDR, L2M))), (), rules.moved,
     ),
     Opcode(
-        *(16, "CONV", "TAE", "NHWC convolution over packed weights, onto partial sums; the sums themselves without multiplier."),
+        *(16, "CONV", "TAE", "NHWC convolution over packed weights, onto partial sums; without multiplier the sums."),
         (
             _r("x", _INTS), _r("weight", _INTS), _r("bias", ("i32", "i64"), optional=True),
             _r("multiplier", ("i32",), optional=True), _r("shift", ("i8",), optional=True),
