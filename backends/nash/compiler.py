@@ -13,8 +13,7 @@ from backends.nash.isa import Memories, View
 from backends.nash.lower import TensorView, UnitGraph, lower
 from backends.nash.schedule import Schedule, schedule
 from backends.nash.simulator.timing import simulate
-from backends.nash.tile import TileOptions, TilePlan, tile
-from backends.nash.tile.residency import node_cycles
+from backends.nash.tile import TileOptions, TilePlan, node_cycles, tile
 from hbir.errors import BackendError
 from hbir.march import March
 from hbir.module import Argument, Module
@@ -73,22 +72,42 @@ class _Candidate:
     ddr_bytes: int
 
 
-def _plans(
-    graph: UnitGraph, march: March, options: CompileOptions, pipeline: int
-) -> Iterator[tuple[TilePlan, Schedule, Addresses]]:
-    """Plans of shrinking budget until one fits its memory: tiles, prefetch and residents share L1M with fragmentation."""
+_Plan = tuple[TilePlan, Schedule, Addresses]
+
+
+def _plans(graph: UnitGraph, march: March, options: CompileOptions, pipeline: int) -> Iterator[_Plan]:
+    """A plan with layers worked through depth first, if there is any to be had, and one without."""
+    first: _Plan | None = None
+    if options.opt > 0 and options.cores == 1:
+        try:
+            first = _fitting(graph, march, options, pipeline, fuse=True)
+        except BackendError:
+            # Without groups it may fit; if not, that refusal is the one to tell.
+            first = None
+    if first is not None:
+        yield first
+        if not first[0].groups:
+            return
+    try:
+        yield _fitting(graph, march, options, pipeline, fuse=False)
+    except BackendError:
+        if first is None:
+            raise
+
+
+def _fitting(graph: UnitGraph, march: March, options: CompileOptions, pipeline: int, *, fuse: bool) -> _Plan:
+    """The plan of the largest budget that fits its memory: tiles, prefetch and residents share L1M with fragmentation."""
     refusal: BackendError | None = None
     for budget in _BUDGETS:
+        wanted = TileOptions(budget, pipeline, l2m_bytes=options.l2m_bytes, cores=options.cores, fuse=fuse)
         try:
-            plan = tile(graph, march, TileOptions(budget, pipeline, l2m_bytes=options.l2m_bytes, cores=options.cores))
+            plan = tile(graph, march, wanted)
             tasks = schedule(graph, plan, march, prefetch=options.opt > 0)
-            yield plan, tasks, allocate(tasks, march, l2m_bytes=options.l2m_bytes)
-            return
+            return plan, tasks, allocate(tasks, march, l2m_bytes=options.l2m_bytes)
         except BackendError as error:
             # A smaller budget leaves room for fragmentation, but asks more of the tiles: the first refusal is the honest one.
             refusal = refusal or error
-    if refusal is not None:
-        raise refusal
+    raise refusal or BackendError(52, "no plan was found", lever="report this network")
 
 
 def _silent(stage: str, done: float) -> None:

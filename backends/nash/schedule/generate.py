@@ -17,7 +17,8 @@ from backends.nash.isa.records import dtype_name
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
 from backends.nash.schedule.prefetch import hoist
 from backends.nash.schedule.tasks import Buffer, Region, Schedule, Task
-from backends.nash.tile.plan import NodePlan, TilePlan
+from backends.nash.tile.fusion import row_bytes
+from backends.nash.tile.plan import Group, NodePlan, TilePlan
 from backends.nash.tile.regions import Part, input_part, output_part
 from hbir.kernels.packing import pack_weight
 from hbir.march import March
@@ -36,6 +37,8 @@ class _Writer:
     homes: dict[int, int] = field(default_factory=dict[int, int])
     contents: dict[bytes, int] = field(default_factory=dict[bytes, int])
     slot: float = 0.0
+    windows: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """Buffer and first byte of the part of a storage that exists now, of those that exist a tile at a time."""
     stores: dict[int, list[tuple[int, int, float]]] = field(default_factory=dict[int, list[tuple[int, int, float]]])
 
     def buffer(self, space: Any, size: int, core: int = 0, **more: Any) -> int:
@@ -60,7 +63,10 @@ class _Writer:
         return found
 
     def region(self, view: TensorView) -> Region:
-        """A view as a region of its storage's buffer."""
+        """A view as a region of its storage's buffer, or of the tile of it that there is."""
+        if view.storage in self.windows:
+            buffer, begin = self.windows[view.storage]
+            return Region(buffer, view.offset - begin, view.dtype, view.shape, view.strides)
         return Region(self.home(view.storage), view.offset, view.dtype, view.shape, view.strides)
 
     def stored_until(self, region: Region) -> float:
@@ -96,11 +102,31 @@ class _Writer:
 
     def write(self) -> None:
         """Write down every node."""
+        groups = {group.first: group for group in self.plan.groups}
+        grouped = {index for group in self.plan.groups for index in range(group.first, group.last + 1)}
         for index, node in enumerate(self.graph.nodes):
-            if node.opcode == "HOST_CALL":
+            if index in groups:
+                self._group(groups[index])
+            elif index in grouped:
+                continue
+            elif node.opcode == "HOST_CALL":
                 self._host(index, node)
             else:
                 _NodeWriter(self, index, node, self.plan.nodes[index]).write()
+
+    def _group(self, group: Group) -> None:
+        """A group of nodes, depth first: every tile gets buffers of its own for what lies between them."""
+        span = range(group.first, group.last + 1)
+        writers = [_NodeWriter(self, index, self.graph.nodes[index], self.plan.nodes[index]) for index in span]
+        for tile in range(len(writers[0].plan.tiles)):
+            # Several nodes may fill one storage (a concatenation): they share its rows.
+            rows = {writer.node.out.storage: (writer, writer.plan.tiles[tile]) for writer in writers}
+            for storage in sorted(group.inner):
+                writer, (low, high) = rows[storage]
+                row = row_bytes(writer.node.out) or 0
+                self.windows[storage] = self.buffer("L1M", (high - low) * row), low * row
+            for writer in writers:
+                writer.tile(tile, None, 0)
 
     def _host(self, index: int, node: Node) -> None:
         operands = {role: self.region(view) for role, view in (*node.reads.items(), *node.writes.items())}
@@ -152,9 +178,10 @@ class _NodeWriter:
             pairs = [(t, c) for c in range(len(plan.chunks)) for t in range(len(plan.tiles))]
         for tile, chunk in pairs:
             core = (tile if plan.outer == "tiles" else chunk) % cores
-            self._tile(tile, chunk if several else None, core)
+            self.tile(tile, chunk if several else None, core)
 
-    def _tile(self, tile: int, chunk: int | None, core: int) -> None:
+    def tile(self, tile: int, chunk: int | None, core: int) -> None:
+        """One tile of one chunk."""
         node, plan = self.node, self.plan
         out = output_part(node, plan.axis, plan.tiles[tile], None if chunk is None else plan.chunks[chunk])
         params: dict[str, int | float] = dict(node.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["NodePlan", "TilePlan"]
+__all__ = ["Group", "NodePlan", "TilePlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,26 @@ class NodePlan:
     """Ranges of a convolution's input channels, each accumulated onto the partial sums of those before; empty: all at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Nodes `first` to `last`, worked through depth first: tile i of each before tile i + 1 of any. Tiles are rows, and
+    overlap where a later node reads a halo; `inner` are the storages between the nodes."""
+
+    first: int
+    last: int
+    inner: frozenset[int]
+
+
 @dataclass(frozen=True)
 class TilePlan:
-    """The memory of every storage (`L1M`, `L2M` or `DDR`), and the cut of every node, by their numbers in the graph."""
+    """The memory of every storage (`L1M`, `L2M`, `DDR`, or `TILE` for one that exists in L1M a tile at a time), and the cut
+    of every node, by their numbers in the graph."""
 
     spaces: tuple[str, ...]
     nodes: tuple[NodePlan, ...]
     cores: int
     budget: int
+    groups: tuple[Group, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"tile plan: {self.cores} core(s), {self.budget} bytes of L1M each"]
@@ -43,4 +55,5 @@ class TilePlan:
             cut = f"{len(node.tiles)} tile(s) along axis {node.axis}" if node.axis is not None else "whole"
             depth = f", {len(node.depth)} pieces of input channels" if node.depth else ""
             lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer{depth}")
+        lines += [f"  depth first: nodes {group.first} to {group.last}" for group in self.groups]
         return "\n".join(lines) + "\n"

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from backends.nash.isa import View, instruction_cycles
-from backends.nash.isa.records import DTYPES, dtype_name
-from backends.nash.lower.graph import Node, TensorView, UnitGraph
+from backends.nash.lower.graph import Node, UnitGraph
+from backends.nash.tile.costs import constant_bytes, node_cycles, ranges, tensor_bytes, weight_bytes
+from backends.nash.tile.fusion import Fuser
 from backends.nash.tile.plan import NodePlan, TilePlan
 from backends.nash.tile.regions import input_part, output_part, tile_axis
 from hbir.errors import BackendError
-from hbir.kernels.packing import packed_size
 from hbir.march import March
 
-__all__ = ["TileOptions", "node_cycles", "tile", "weight_bytes"]
+__all__ = ["TileOptions", "tile"]
 
 _PACK = 16
 """Output channels come in groups of this many in the packed weight layout."""
@@ -28,43 +27,15 @@ _PACK = 16
 @dataclass(frozen=True, slots=True)
 class TileOptions:
     """`budget`: share of L1M to plan with. `pipeline`: most tiles into which a node is cut only to overlap with its
-    neighbours on other units. `smallest`: cycles below which such a tile is not worth its issue cost."""
+    neighbours on other units. `smallest`: cycles below which such a tile is not worth its issue cost. `fuse`: whether
+    layers may be worked through depth first, where that saves more traffic than it costs work."""
 
     budget: float = 0.94
     pipeline: int = 4
     smallest: int = 1500
     l2m_bytes: int = 0
     cores: int = 1
-
-
-def _view(view: TensorView) -> View:
-    return View("L1M", view.dtype, view.shape, 0, view.strides)
-
-
-def node_cycles(node: Node, march: March) -> int:
-    """Cycles of the whole node as one instruction."""
-    operands = {role: _view(view) for role, view in (*node.reads.items(), *node.writes.items())}
-    for role, array in node.constants.items():
-        operands[role] = View.dense("L1M", dtype_name(array.dtype), array.shape, 0)
-    if node.opcode == "COPY" and "src" not in operands:
-        operands["src"] = operands["dst"]
-    params = {key: int(value) for key, value in node.params.items()}
-    return instruction_cycles(march, node.opcode, operands, params)
-
-
-def weight_bytes(node: Node, channels: int, inputs: int | None = None) -> int:
-    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels over `inputs` input channels."""
-    weight = node.constants["weight"]
-    _, height, width, depth = weight.shape
-    shape = (channels, height, width, depth if inputs is None else inputs)
-    packed = packed_size(shape, groups=int(node.params["groups"])) * weight.dtype.itemsize
-    return packed + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
-
-
-def _ranges(total: int, parts: int, align: int = 1) -> tuple[tuple[int, int], ...]:
-    """`total` cut into at most `parts` nearly equal ranges whose bounds are multiples of `align`."""
-    step = -(-ceil(total / parts) // align) * align
-    return tuple((low, min(low + step, total)) for low in range(0, total, step))
+    fuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +101,10 @@ class _Planner:
         return max(1, node.reads["x"].shape[3] // self.march.tae_input_channels)
 
     def _pieces(self, node: Node, depth: int) -> tuple[tuple[int, int], ...]:
-        return _ranges(node.reads["x"].shape[3], depth, self.march.tae_input_channels) if depth > 1 else ()
+        return ranges(node.reads["x"].shape[3], depth, self.march.tae_input_channels) if depth > 1 else ()
 
     def _need(self, node: Node, chunks: int, depth: int, streamed: set[int]) -> _Need:
-        fixed = sum(array.nbytes + 64 for role, array in node.constants.items() if role not in _BUNDLE)
+        fixed = constant_bytes(node)
         pieces = self._pieces(node, depth)
         if node.opcode == "CONV":
             inputs = pieces[0][1] if pieces else None
@@ -165,7 +136,7 @@ class _Planner:
         streamed: set[int],
     ) -> int:
         """Two tiles' worth of every operand that does not stay in L1M (one when there is one tile), and of partial sums."""
-        spans = _ranges(1 if axis is None else node.out.shape[axis], tiles)
+        spans = ranges(1 if axis is None else node.out.shape[axis], tiles)
         middle = spans[len(spans) // 2]
         out = output_part(node, axis, middle, None)
         size = 0
@@ -174,13 +145,13 @@ class _Planner:
                 extent = input_part(node, role, view, axis, out)[0].extent
                 if pieces and role == "x":
                     extent = (*extent[:-1], pieces[0][1])
-                size += _bytes(extent, view.dtype)
+                size += tensor_bytes(extent, view.dtype)
         for view in node.writes.values():
             if view.storage in streamed:
-                size += _bytes(out.extent, view.dtype)
+                size += tensor_bytes(out.extent, view.dtype)
         if pieces:
             sums = (*out.extent[:-1], ceil(out.extent[-1] / chunks))
-            size += _bytes(sums, "i32" if node.reads["x"].dtype == "i8" else "i64")
+            size += tensor_bytes(sums, "i32" if node.reads["x"].dtype == "i8" else "i64")
         return size * (2 if len(spans) > 1 or pieces else 1)
 
     def residency(self, chunks: Sequence[int]) -> tuple[list[str], list[_Need]]:
@@ -262,7 +233,10 @@ class _Planner:
         chunks = self.chunk_counts()
         spaces, needs = self.residency(chunks)
         plans = [self._node_plan(i, chunks[i], needs[i]) for i in range(len(self.graph.nodes))]
-        return TilePlan(tuple(spaces), tuple(plans), self.options.cores, self.capacity)
+        plan = TilePlan(tuple(spaces), tuple(plans), self.options.cores, self.capacity)
+        if not self.options.fuse or self.options.cores > 1:
+            return plan
+        return Fuser(self.graph, self.march, plan, self.first, self.last, self.readers).fused()
 
     def _node_plan(self, index: int, chunks: int, need: _Need) -> NodePlan:
         node, tiles = self.graph.nodes[index], need.tiles
@@ -283,8 +257,8 @@ class _Planner:
         align = (
             self.march.tae_output_channels if channels // max(chunks, 1) >= self.march.tae_output_channels else _PACK
         )
-        pieces = _ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
-        spans = _ranges(extent, tiles)
+        pieces = ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
+        spans = ranges(extent, tiles)
         if need.depth > 1:
             # Pieces pass through L1M one after the other, for every tile again.
             depth = self._pieces(node, need.depth)
@@ -302,16 +276,6 @@ class _Planner:
             return NodePlan(axis, spans, pieces, "tiles", True)
         reload_weights, reload_inputs = total * (len(spans) - 1), node.reads["x"].size * (len(pieces) - 1)
         return NodePlan(axis, spans, pieces, "tiles" if reload_weights <= reload_inputs else "chunks", False)
-
-
-_BUNDLE = ("weight", "bias", "multiplier", "shift")
-
-
-def _bytes(extent: Sequence[int], dtype: str) -> int:
-    size = DTYPES[dtype].itemsize
-    for n in extent:
-        size *= n
-    return -(-size // 64) * 64
 
 
 def tile(graph: UnitGraph, march: March, options: TileOptions | None = None) -> TilePlan:

@@ -21,10 +21,10 @@ from hbir.march import load_march
 from tests.backends.nash.small_networks import HOST_NETWORKS, SMALL_NETWORKS, small_network
 
 
-def made(name: str, size: int = 4 << 20, cores: int = 1, *, prefetch: bool = True) -> Schedule:
+def made(name: str, size: int = 4 << 20, cores: int = 1, *, prefetch: bool = True, fuse: bool = False) -> Schedule:
     march = replace(load_march("nash-p"), l1m_bytes=size)
     graph = lower(small_network(name, "nash-p")[0], march)
-    return schedule(graph, tile(graph, march, TileOptions(cores=cores)), march, prefetch=prefetch)
+    return schedule(graph, tile(graph, march, TileOptions(cores=cores, fuse=fuse)), march, prefetch=prefetch)
 
 
 def offsets(region: Region) -> np.ndarray:
@@ -41,10 +41,12 @@ def writes(task: Task) -> set[str]:
     return {operand.name for operand in BY_NAME[task.opcode].operands if operand.access == "w"}
 
 
-@pytest.mark.parametrize(("size", "cores"), [(4 << 20, 1), (10240, 1), (10240, 3)])
+@pytest.mark.parametrize(
+    ("size", "cores", "fuse"), [(4 << 20, 1, False), (10240, 1, False), (10240, 3, False), (10240, 1, True)]
+)
 @pytest.mark.parametrize("name", [*SMALL_NETWORKS, *HOST_NETWORKS])
-def test_every_byte_is_written_before_it_is_read(name: str, size: int, cores: int) -> None:
-    plan = made(name, size, cores)
+def test_every_byte_is_written_before_it_is_read(name: str, size: int, cores: int, fuse: bool) -> None:
+    plan = made(name, size, cores, fuse=fuse)
     known = [np.zeros(b.size, np.bool_) | (b.space == "CONST" or b.kind == "input") for b in plan.buffers]
     for index, task in enumerate(plan.tasks):
         for role, region in task.operands.items():

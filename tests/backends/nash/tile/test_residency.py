@@ -12,7 +12,7 @@ from backends.nash.isa import dtype_name
 from backends.nash.lower import Node, UnitGraph, lower
 from backends.nash.schedule.generate import bundle
 from backends.nash.tile import TileOptions, TilePlan, tile
-from backends.nash.tile.residency import weight_bytes
+from backends.nash.tile.costs import weight_bytes
 from hbir.errors import BackendError
 from hbir.march import March, load_march
 from tests.backends.nash.small_networks import SMALL_NETWORKS, deep_network, small_network
