@@ -1,24 +1,27 @@
-"""Runs a function: one numpy array per value, each operation by its own `evaluate`, values freed after their last use.
+"""Runs a function: one numpy array per value, each operation by its own meaning, values freed after their last use.
 
-A function is prepared once into a flat list of steps; running it is then a loop of calls. Hooks see every operation's
-results: calibration, comparison and debugging are hooks.
+A function is prepared once into a flat list of steps; running it is then a loop of calls. Results of bound operations lie in
+buffers that stay for all runs, so that kernels stay bound to them; values that do not live at the same time share memory.
+Hooks see every operation's results: calibration, comparison and debugging are hooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any, cast
 
 import numpy as np
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 
-from hbir.dialects.base import Array, HbOperation, element_dtype, tensor_type
+from hbir.dialects.base import Array, HbOperation, element_dtype, shape_of, tensor_type
 from hbir.dialects.hbir.constant import ConstantOp
 from hbir.errors import HbError, IrError
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import layer_name
+from hbir.kernels.reuse import reusing
 
 __all__ = ["Hook", "Prepared", "prepare"]
 
@@ -37,7 +40,10 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A function ready to run: `steps` over numbered slots; slot -1 stands for an absent operand."""
+    """A function ready to run: `steps` over numbered slots; slot -1 stands for an absent operand.
+
+    It owns the buffers of its values: one run at a time. Another thread prepares its own.
+    """
 
     arguments: tuple[int, ...]
     results: tuple[int, ...]
@@ -74,50 +80,111 @@ class Prepared:
                 hook(step.operation, cast(Sequence[Array], out))
             for slot in step.dead:
                 values[slot] = None
-        # Operations may keep the buffers of their results for the next run: what leaves is a copy.
+        # Buffers are written again in the next run, and a result may be a view of an input: what leaves is a copy.
         return [np.array(values[slot]) for slot in self.results]
 
 
+@dataclass(slots=True, eq=False)
+class _Block:
+    """Memory for one value at a time; `holders` counts the live slots whose arrays may lie in it."""
+
+    data: Array
+    holders: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffers:
+    """Gives out the memory of dead values again: a row of takes, aliases and releases in the order of the steps."""
+
+    free: list[_Block] = field(default_factory=list[_Block])
+    held: dict[int, list[_Block]] = field(default_factory=dict[int, list[_Block]])
+
+    def take(self, slot: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """An array for the value of `slot`, in the smallest free block that holds it."""
+        size = prod(shape) * dtype.itemsize
+        fitting = [block for block in self.free if block.data.size >= size]
+        if fitting:
+            block = min(fitting, key=lambda each: each.data.size)
+            self.free.remove(block)
+        else:
+            block = _Block(np.empty(size, np.uint8))
+        self._hold(slot, [block])
+        return block.data[:size].view(dtype).reshape(shape)
+
+    def alias(self, outputs: Sequence[int], inputs: Sequence[int]) -> None:
+        """The arrays of `outputs` may be views of any of `inputs`."""
+        for slot in outputs:
+            self._hold(slot, list({id(block): block for i in inputs for block in self.held.get(i, ())}.values()))
+
+    def release(self, slots: Sequence[int]) -> None:
+        """The values of `slots` are dead."""
+        for slot in slots:
+            for block in self.held.pop(slot, ()):
+                block.holders -= 1
+                if not block.holders:
+                    self.free.append(block)
+
+    def _hold(self, slot: int, blocks: list[_Block]) -> None:
+        self.held[slot] = blocks
+        for block in blocks:
+            block.holders += 1
+
+
 def prepare(function: FuncOp, store: ConstantStore) -> Prepared:
-    """Number the values, bind the constants, and let each operation prepare itself (packed weights).
+    """Number the values, bind the constants, lay out the buffers, and let each operation prepare itself (packed weights).
 
     Raises IrError HB0221 for an operation that has no meaning (an unregistered dialect, say).
     """
     slots: dict[SSAValue, int] = {}
-    constants: list[tuple[int, Array]] = []
     known: dict[int, Array] = {}
     block = function.body.block
     arguments = tuple(slots.setdefault(argument, len(slots)) for argument in block.args)
-    pending: list[tuple[HbOperation, Callable[..., Any], tuple[int, ...], tuple[int, ...]]] = []
+    pending: list[tuple[HbOperation, tuple[int, ...], tuple[int, ...]]] = []
     results: tuple[int, ...] = ()
     for op in block.ops:
         if isinstance(op, ReturnOp):
             results = tuple(slots[value] for value in op.operands)
             continue
         if isinstance(op, ConstantOp):
-            slot = slots.setdefault(op.output, len(slots))
-            known[slot] = op.array(store)
-            constants.append((slot, known[slot]))
+            known[slots.setdefault(op.output, len(slots))] = op.array(store)
             continue
         if not isinstance(op, HbOperation):
             raise IrError(
                 21, f"{op.name} has no meaning here", where=f"layer '{layer_name(op)}'", lever="lower it first"
             )
         inputs = tuple(-1 if value is None else slots[value] for value in op.aligned_operands)
-        call = op.evaluator([known.get(slot) for slot in inputs])
-        outputs = tuple(slots.setdefault(value, len(slots)) for value in op.results)
-        pending.append((op, call, inputs, outputs))
-    last: dict[int, int] = {}
-    for index, (_, _, inputs, outputs) in enumerate(pending):
-        for slot in (*inputs, *outputs):
-            last[slot] = index
-    kept = {-1, *results, *known}
-    dead: list[list[int]] = [[] for _ in pending]
+        pending.append((op, inputs, tuple(slots.setdefault(value, len(slots)) for value in op.results)))
+    dead = _dead_after([(*inputs, *outputs) for _, inputs, outputs in pending], {-1, *results, *known})
+    steps: list[_Step] = []
+    buffers = _Buffers()
+    for (op, inputs, outputs), last in zip(pending, dead, strict=True):
+        call = _call(op, [known.get(slot) for slot in inputs], inputs, outputs, buffers)
+        buffers.release(last)
+        steps.append(_Step(op, call, inputs, outputs, last))
+    return Prepared(arguments, results, tuple(known.items()), tuple(steps), len(slots))
+
+
+def _dead_after(used: Sequence[Sequence[int]], kept: set[int]) -> list[tuple[int, ...]]:
+    """For each step the slots that no later step uses, but for the ones that are kept."""
+    last = {slot: index for index, slots in enumerate(used) for slot in slots}
+    dead: list[list[int]] = [[] for _ in used]
     for slot, index in last.items():
         if slot not in kept:
             dead[index].append(slot)
-    steps = tuple(_Step(*p, tuple(d)) for p, d in zip(pending, dead, strict=True))
-    return Prepared(arguments, results, tuple(constants), steps, len(slots))
+    return [tuple(slots) for slots in dead]
+
+
+def _call(
+    op: HbOperation, constants: Sequence[Array | None], inputs: Sequence[int], outputs: Sequence[int], buffers: _Buffers
+) -> Callable[..., Any]:
+    """The operation as a function of its operands: a kernel that stays bound to its buffer where there is one."""
+    bind = op.binder(constants)
+    if bind is None:
+        buffers.alias(outputs, inputs)
+        return op.evaluator(constants)
+    type_ = op.results[0].type
+    dtype = element_dtype(tensor_type(type_).element_type)
+    return reusing(bind, buffers.take(outputs[0], shape_of(type_), dtype))
 
 
 def check_input(name: str, value: Any, type_: Any) -> Array:

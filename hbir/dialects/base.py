@@ -3,7 +3,9 @@
 An operation class states three things beside its operands and properties:
 
 - `infer(*operand_types, **attributes) -> result type(s)`: also its verifier, which compares them with the types it has;
-- `evaluate(*arrays, **attributes) -> result array(s)`: its meaning, a pure function over numpy arrays;
+- its meaning: `evaluate(*arrays, **attributes) -> result array(s)`, a pure function over numpy arrays, or
+  `bind(*arrays, out, **attributes) -> run`, where each call of `run` computes the one result into the buffer `out` from what
+  the arrays then hold; operations on integers are bound, those that move values any way have both;
 - its docstring, from which the reference pages are made.
 
 Absent optional operands are passed as None, variadic ones as further positional arguments.
@@ -42,6 +44,7 @@ from hbir.dialects.quant import UniformQuantizedType
 __all__ = [
     "Array",
     "HbOperation",
+    "Run",
     "Tensor",
     "element_dtype",
     "flag",
@@ -60,6 +63,8 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 Tensor: TypeAlias = TensorType[Any]
+Run: TypeAlias = Callable[[], object]
+"""A kernel with everything resolved: it computes into its buffer from what its operands hold when it is called."""
 
 
 def integer() -> Any:
@@ -252,6 +257,11 @@ class HbOperation(IRDLOperation):
         """Result array, or a tuple of them."""
         raise TypeError("this operation has no meaning of its own")
 
+    @staticmethod
+    def bind(*operands: Any, out: Array, **attributes: Any) -> Run:
+        """Function that computes the result into `out` each time it is called."""
+        raise TypeError("this operation is evaluated, not bound")
+
     @property
     def values(self) -> dict[str, Any]:
         """The properties as Python values; absent ones are None."""
@@ -270,14 +280,38 @@ class HbOperation(IRDLOperation):
                 aligned.append(cast(SSAValue | None, value))
         return aligned
 
-    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
-        """The operation as a function of its aligned operands.
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What `evaluate` and `bind` take beside operands."""
+        return self.values
+
+    def binder(self, constants: Sequence[Array | None]) -> Callable[..., Run] | None:
+        """The operation as `bind(*operands, out)` over its aligned operands; None when it is to be evaluated.
 
         `constants[i]` is the value of operand i where it is known before the run; an operation may prepare it once
         (packed weights). The function is still called with every operand.
         """
         del constants
-        return partial(self.evaluate, **self.values)
+        types = (tensor_type(value.type).element_type for value in (*self.operands, *self.results))
+        # Float values are large, and what they cost is arithmetic: they need no buffers that outlive their use.
+        if type(self).bind is HbOperation.bind or all(type(element) in _FLOATS for element in types):
+            return None
+        return partial(self.bind, **self.keywords)
+
+    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+        """The operation as a function of its aligned operands, which gives new results; `constants` as for `binder`."""
+        bind = self.binder(constants)
+        if bind is None:
+            return partial(self.evaluate, **self.keywords)
+        (result,) = self.results
+        shape, dtype = shape_of(result.type), element_dtype(tensor_type(result.type).element_type)
+
+        def call(*operands: Array | None) -> Array:
+            out: Array = np.empty(shape, dtype)
+            bind(*operands, out=out)()
+            return out
+
+        return call
 
     def verify_(self) -> None:
         types = [None if o is None else o.type for o in self.aligned_operands]

@@ -27,7 +27,6 @@ WeightShape = tuple[int, int, int, int]
 
 _KINDS = {"bb", "hb", "hh"}  # type characters of activation and weight: int8 x int8, int16 x int8, int16 x int16
 _RESULTS = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
-_SMALL = 1 << 17  # multiply-accumulates below which a second thread costs more than it brings
 
 
 def conv2d_output_shape(
@@ -122,6 +121,17 @@ def conv2d(
     return y
 
 
+def _nanoseconds(x: Array, weight_shape: WeightShape, groups: int, rows: int) -> float:
+    """About what the convolution takes one thread, from measured times of a multiply-accumulate."""
+    channels, kernel_height, kernel_width, cin = weight_shape
+    if is_depthwise(weight_shape, groups):
+        rate = 0.04 if x.itemsize == 1 else 2.5
+    else:
+        channels = groups * -(-channels // groups // LANES) * LANES
+        rate = 0.45 if x.itemsize == 2 else 0.007 if cin % 4 == 0 else 0.03
+    return rate * rows * channels * kernel_height * kernel_width * cin
+
+
 def _check_vector(name: str, values: Array, channels: int, dtype: np.dtype[Any]) -> None:
     if values.dtype != dtype or values.shape != (channels,) or not values.flags.c_contiguous:
         raise ValueError(f"{name} must be contiguous {dtype} of shape ({channels},), not {values.dtype} {values.shape}")
@@ -204,9 +214,7 @@ def bind_conv2d(
     mode = MODES.index("raw" if multiplier is None else "plain" if residual is None else "residual")
 
     rows, blocks = shape[0] * shape[1] * shape[2], -(-channels // groups // LANES)
-    macs = rows * channels * kernel_height * kernel_width * cin
-    # More tasks than threads, so that a thread which comes late takes less; small jobs are not split at all.
-    tasks = 1 if macs < _SMALL else jit.threads() if macs < 32 * _SMALL else 2 * jit.threads()
+    tasks = jit.split(_nanoseconds(x, weight_shape, groups, rows), 2 * jit.threads())
     wide = x.itemsize == 2
     # Weights that outgrow a core's second-level cache are split between the threads, instead of read by each of them.
     by_columns = not wide and groups == 1 and blocks >= 8 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks)

@@ -15,6 +15,8 @@ __all__ = ["float_avg_pool2d", "float_conv2d", "float_matmul", "float_max_pool2d
 
 F32 = npt.NDArray[np.float32]
 
+_PRODUCT = 0.1  # nanoseconds for one product of a depthwise convolution
+
 
 def _depthwise(x: F32, weight: F32, bias: F32 | None, y: F32, stride: Pair, pad: Pad, dilation: Pair) -> None:
     from hbir.kernels.jit import workers as jit
@@ -27,7 +29,7 @@ def _depthwise(x: F32, weight: F32, bias: F32 | None, y: F32, stride: Pair, pad:
     start = np.zeros(channels, np.float32) if bias is None else np.ascontiguousarray(bias, np.float32)
     x_n, x_h, x_w, _ = x.strides
     y_n, y_h, y_w, _ = y.strides
-    tasks = min(2 * jit.threads(), y.shape[0] * y.shape[1])
+    tasks = jit.split(_PRODUCT * y.size * kernel_height * kernel_width, y.shape[0] * y.shape[1])
     fields = {
         "tasks": tasks, "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w, "batch": x.shape[0],
         "height": x.shape[1], "width": x.shape[2], "y": address(y), "y_n": y_n, "y_h": y_h, "y_w": y_w,

@@ -6,10 +6,9 @@ operation stand still, and what a call resolves (types, shapes, scratch memory) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from hbir.kernels.common import address
@@ -19,25 +18,24 @@ __all__ = ["reusing"]
 Array = npt.NDArray[Any]
 
 
-def reusing(
-    bind: Callable[..., Callable[[], object]], shape: Sequence[int], dtype: npt.DTypeLike
-) -> Callable[..., Array]:
-    """A function of the operands that `bind(*operands, out=buffer)` takes (None for absent ones).
+def reusing(bind: Callable[..., Callable[[], object]], out: Array) -> Callable[..., Array]:
+    """A function of the operands that `bind(*operands, out=out)` takes (None for absent ones); it returns `out`.
 
-    Its result is always the same buffer, which the next call overwrites: for one run at a time.
+    The operands of the last call are kept until the next one, so that no other array can have come to lie where they do.
     """
-    buffer: Array | None = None
-    key: tuple[Any, ...] = ()
+    last: tuple[Array | None, ...] = ()
     step: Callable[[], object] | None = None
 
     def call(*operands: Array | None) -> Array:
-        nonlocal buffer, key, step
-        if buffer is None:
-            buffer = np.empty(tuple(shape), dtype)
-        here = tuple((address(x), x.strides) for x in operands if x is not None)
-        if step is None or here != key:
-            step, key = bind(*operands, out=buffer), here
+        nonlocal last, step
+        if step is None or not all(map(_same, operands, last)):
+            step, last = bind(*operands, out=out), operands
         step()
-        return buffer
+        return out
 
     return call
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    """Whether both are one place in memory, read in the same way."""
+    return a is b or (a is not None and b is not None and address(a) == address(b) and a.strides == b.strides)

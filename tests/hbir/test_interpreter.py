@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from xdsl.ir import Operation
 
+from hbir.dialects.base import HbOperation
+from hbir.dialects.hbir import ConstantOp
 from hbir.errors import IrError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
@@ -122,6 +124,69 @@ def test_a_prepared_function_runs_many_times() -> None:
     np.testing.assert_array_equal(first, second)
     with pytest.raises(ValueError, match="argument"):
         prepared.run([x, x])
+
+
+def _without_buffers(module: Module, feeds: dict[str, Any]) -> list[Any]:
+    """Every value of the first function, each operation into memory of its own."""
+    function = module[0]
+    values: dict[Any, Any] = {a.value: feeds[a.name] for a in function.flatten_inputs}
+    for op in function.operations:
+        if isinstance(op, ConstantOp):
+            values[op.output] = op.array(module.constants)
+            continue
+        assert isinstance(op, HbOperation)
+        operands = [None if value is None else values[value] for value in op.aligned_operands]
+        out = op.evaluator([None] * len(operands))(*operands)
+        values.update(zip(op.results, out if isinstance(out, tuple) else (out,), strict=True))
+    return [values[a.value] for a in function.flatten_outputs]
+
+
+@given(modules(("hbir", "quantized"), 10))
+def test_buffers_hold_one_value_at_a_time(module: Module) -> None:
+    feeds = [example_feeds(module[0], seed) for seed in (0, 1, 2)]
+    expected = [_without_buffers(module, feed) for feed in feeds]
+    names = [argument.name for argument in module[0].flatten_inputs]
+    one, other = module[0].prepare(), module[0].prepare()
+    kept: list[list[Any]] = []
+    for index in (0, 1, 1, 0, 2):
+        arrays = [feeds[index][name].copy() for name in names]
+        kept.append(one.run(arrays))
+        other.run([feeds[1][name] for name in names])
+        for got, wanted in zip(kept[-1], expected[index], strict=True):
+            np.testing.assert_array_equal(got, wanted, strict=True)
+    for results, index in zip(kept, (0, 1, 1, 0, 2), strict=True):  # later runs change nothing that was handed out
+        for got, wanted in zip(results, expected[index], strict=True):
+            np.testing.assert_array_equal(got, wanted, strict=True)
+
+
+VIEWS = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (Q) -> Q}> ({
+  ^bb0(%0: Q):
+    %1 = "quantized.clamp"(%0) <{low = -100 : i64, high = 100 : i64}> : (Q) -> Q
+    %2 = "hbir.reshape"(%1) <{shape = array<i64: 10>}> : (Q) -> R
+    %3 = "quantized.clamp"(%0) <{low = -3 : i64, high = 3 : i64}> : (Q) -> Q
+    %4 = "quantized.clamp"(%3) <{low = -2 : i64, high = 2 : i64}> : (Q) -> Q
+    %5 = "quantized.clamp"(%4) <{low = -1 : i64, high = 1 : i64}> : (Q) -> Q
+    %6 = "hbir.reshape"(%2) <{shape = array<i64: 2, 5>}> : (R) -> Q
+    "func.return"(%6) : (Q) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+
+
+def test_dead_values_share_memory_and_views_keep_theirs() -> None:
+    text = VIEWS.replace("Q", "tensor<2x5x!quant.uniform<i8:f32, 0.5>>")
+    function = Module.parse(text.replace("R", "tensor<10x!quant.uniform<i8:f32, 0.5>>"))[0]
+    places: list[int] = []
+    x = np.arange(-5, 5, dtype=np.int8).reshape(2, 5)
+    (result,) = function.prepare().run([x], lambda op, results: places.append(results[0].ctypes.data))
+    np.testing.assert_array_equal(result, x, strict=True)
+    viewed, reshaped, first, second, third, again = places
+    assert viewed == reshaped == again
+    assert first == third != second  # two buffers carry a chain of any length
+    assert viewed not in (first, second)
+    assert result.ctypes.data != viewed
 
 
 def test_layer_names_of_operations() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import TensorType
@@ -11,7 +13,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def, v
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, integer, integers, number, shape_of, string, tensor
+from hbir.dialects.base import Array, HbOperation, Run, Tensor, integer, integers, number, shape_of, string, tensor
 from hbir.dialects.quant import UniformQuantizedType
 
 __all__ = ["ConcatOp", "ExpandOp", "PadOp", "ReshapeOp", "ResizeNearestOp", "SliceOp", "TransposeOp"]
@@ -32,6 +34,23 @@ def _move_axis(x: Tensor, permutation: Sequence[int] | None) -> Attribute:
         axis=axis,
         narrow=element.qmin.data != -(1 << (element.bits - 1)),
     )
+
+
+class _ViewOp(HbOperation):
+    """Base of the operations whose result is a view of the operand, laid out anew."""
+
+    @staticmethod
+    def view(*operands: Any, **attributes: Any) -> Array:
+        """The view of the operand."""
+        raise TypeError("this operation has no view")
+
+    @classmethod
+    def evaluate(cls, x: Array, **attributes: Any) -> Array:
+        return np.array(cls.view(x, **attributes), order="C")
+
+    @classmethod
+    def bind(cls, x: Array, *, out: Array, **attributes: Any) -> Run:
+        return partial(np.copyto, out, cls.view(x, **attributes))
 
 
 @irdl_op_definition
@@ -60,7 +79,7 @@ class ReshapeOp(HbOperation):
 
 
 @irdl_op_definition
-class TransposeOp(HbOperation):
+class TransposeOp(_ViewOp):
     """Axis i of the result is axis `permutation[i]` of the input, as numpy has it."""
 
     name = "hbir.transpose"
@@ -79,8 +98,8 @@ class TransposeOp(HbOperation):
         return tensor([shape[axis] for axis in permutation], _move_axis(x, permutation))
 
     @staticmethod
-    def evaluate(x: Array, *, permutation: Sequence[int]) -> Array:
-        return np.asarray(x.transpose(permutation), order="C")
+    def view(x: Array, *, permutation: Sequence[int]) -> Array:
+        return x.transpose(permutation)
 
 
 @irdl_op_definition
@@ -112,9 +131,13 @@ class ConcatOp(HbOperation):
     def evaluate(*xs: Array, axis: int) -> Array:
         return np.concatenate(xs, axis)
 
+    @staticmethod
+    def bind(*xs: Array, axis: int, out: Array) -> Run:
+        return partial(np.concatenate, xs, axis, out)
+
 
 @irdl_op_definition
-class SliceOp(HbOperation):
+class SliceOp(_ViewOp):
     """`input[begin:end:step]` along every axis, with begin and end inside the tensor and step at least 1."""
 
     name = "hbir.slice"
@@ -137,8 +160,9 @@ class SliceOp(HbOperation):
         return tensor([-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True)], x.element_type)
 
     @staticmethod
-    def evaluate(x: Array, *, begin: Sequence[int], end: Sequence[int], step: Sequence[int]) -> Array:
-        return np.asarray(x[tuple(slice(b, e, s) for b, e, s in zip(begin, end, step, strict=True))], order="C")
+    def view(x: Array, *, begin: Sequence[int], end: Sequence[int], step: Sequence[int]) -> Array:
+        # The ellipsis keeps a tensor without axes an array.
+        return x[(*(slice(b, e, s) for b, e, s in zip(begin, end, step, strict=True)), ...)]
 
 
 @irdl_op_definition
@@ -177,9 +201,21 @@ class PadOp(HbOperation):
             return np.pad(x, widths, constant_values=x.dtype.type(value))
         return np.pad(x, widths, mode="edge" if mode == "edge" else "reflect")
 
+    @staticmethod
+    def bind(x: Array, *, before: Sequence[int], after: Sequence[int], mode: str, value: float, out: Array) -> Run:
+        def run() -> None:
+            if mode == "constant":
+                out.fill(x.dtype.type(value))
+                np.copyto(inside, x)
+            else:
+                out[...] = PadOp.evaluate(x, before=before, after=after, mode=mode, value=value)
+
+        inside = out[(*(slice(b, b + n) for b, n in zip(before, x.shape, strict=True)), ...)]
+        return run
+
 
 @irdl_op_definition
-class ExpandOp(HbOperation):
+class ExpandOp(_ViewOp):
     """Broadcast to `shape` by numpy's rules."""
 
     name = "hbir.expand"
@@ -200,8 +236,8 @@ class ExpandOp(HbOperation):
         return tensor(shape, x.element_type)
 
     @staticmethod
-    def evaluate(x: Array, *, shape: Sequence[int]) -> Array:
-        return np.array(np.broadcast_to(x, shape), order="C")
+    def view(x: Array, *, shape: Sequence[int]) -> Array:
+        return np.broadcast_to(x, shape)
 
 
 @irdl_op_definition
@@ -230,3 +266,11 @@ class ResizeNearestOp(HbOperation):
     @staticmethod
     def evaluate(x: Array, *, rows: Sequence[int], columns: Sequence[int]) -> Array:
         return x[:, np.asarray(rows)][:, :, np.asarray(columns)]
+
+    @staticmethod
+    def bind(x: Array, *, rows: Sequence[int], columns: Sequence[int], out: Array) -> Run:
+        def run() -> None:
+            out[...] = x[grid]
+
+        grid = (slice(None), np.asarray(rows)[:, None], np.asarray(columns))
+        return run

@@ -14,6 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 from hbir.dialects.base import (
     Array,
     HbOperation,
+    Run,
     Tensor,
     flag,
     integer,
@@ -73,6 +74,14 @@ class MaxPoolOp(HbOperation):
         pad = full_pad(x.shape, kernel, stride, pad, ceil)
         pool = float_max_pool2d if np.issubdtype(x.dtype, np.floating) else max_pool2d
         return pool(x, kernel, stride=stride, pad=pad)
+
+    @staticmethod
+    def bind(
+        x: Array, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], ceil: bool, out: Array
+    ) -> Run:
+        from hbir.kernels import bind_max_pool2d
+
+        return bind_max_pool2d(x, kernel, stride=stride, pad=full_pad(x.shape, kernel, stride, pad, ceil), out=out)
 
 
 def full_pad(

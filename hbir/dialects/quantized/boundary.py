@@ -11,7 +11,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, element_dtype, shape_of, tensor
+from hbir.dialects.base import Array, HbOperation, Run, Tensor, shape_of, tensor
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.dialects.quantized.common import QuantizedOperation, check_ratio, grid, multipliers, per_tensor, shifts
 
@@ -39,10 +39,10 @@ class QuantizeOp(HbOperation):
         return result
 
     @staticmethod
-    def evaluate(x: Array, *, grid: UniformQuantizedType) -> Array:
-        from hbir.kernels import quantize
+    def bind(x: Array, *, grid: UniformQuantizedType, out: Array) -> Run:
+        from hbir.kernels import bind_quantize
 
-        return quantize(x, grid.scale, grid.zero_point, *grid.limits, out_dtype=element_dtype(grid))
+        return bind_quantize(x, grid.scale, grid.zero_point, *grid.limits, out=out)
 
 
 @irdl_op_definition
@@ -69,12 +69,12 @@ class DequantizeOp(HbOperation):
         return tensor(shape_of(x), f32)
 
     @staticmethod
-    def evaluate(x: Array, *, grid: UniformQuantizedType) -> Array:
-        from hbir.kernels import dequantize
+    def bind(x: Array, *, grid: UniformQuantizedType, out: Array) -> Run:
+        from hbir.kernels import bind_dequantize
 
         if grid.per_axis is None:
-            return dequantize(x, grid.scale, grid.zero_point)
-        return dequantize(x, grid.scale_array, 0, axis=grid.per_axis)
+            return bind_dequantize(x, grid.scale, grid.zero_point, out=out)
+        return bind_dequantize(x, grid.scale_array, 0, axis=grid.per_axis, out=out)
 
 
 @irdl_op_definition
@@ -107,24 +107,18 @@ class RescaleOp(QuantizedOperation):
         return result
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         *,
         multiplier: npt.NDArray[np.int32],
         shift: npt.NDArray[np.int8],
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
-        from hbir.kernels import rescale
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_rescale
 
         low, high = grid.limits
-        return rescale(
-            x,
-            multiplier,
-            shift,
-            zp_in=zero_points[0],
-            zp_out=grid.zero_point,
-            lo=low,
-            hi=high,
-            out_dtype=element_dtype(grid),
+        return bind_rescale(
+            x, multiplier, shift, zp_in=zero_points[0], zp_out=grid.zero_point, lo=low, hi=high, out=out
         )

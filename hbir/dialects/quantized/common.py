@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from xdsl.dialects.builtin import DenseArrayBase, IntegerType, i32
 from xdsl.irdl import opt_prop_def, prop_def
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, HbOperation, Tensor, tensor_type
+from hbir.dialects.base import HbOperation, Tensor, tensor_type
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 
 __all__ = [
@@ -37,7 +36,7 @@ _RATIO_TOLERANCE = 2.0**-13
 
 
 class QuantizedOperation(HbOperation):
-    """Base of the integer operations: `evaluate` also gets `zero_points`, one per operand (0 where there is none)."""
+    """Base of the integer operations: `bind` also gets `zero_points`, one per operand (0 where there is none)."""
 
     @property
     def zero_points(self) -> tuple[int, ...]:
@@ -45,8 +44,9 @@ class QuantizedOperation(HbOperation):
         elements = [None if o is None else tensor_type(o.type).element_type for o in self.aligned_operands]
         return tuple(e.zero_point if isinstance(e, UniformQuantizedType) else 0 for e in elements)
 
-    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
-        return partial(self.evaluate, **self.values, zero_points=self.zero_points)
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return self.values | {"zero_points": self.zero_points}
 
 
 def grid() -> Any:

@@ -28,7 +28,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, Tensor, element_dtype, integer, integer_width, integers, shape_of, tensor
+from hbir.dialects.base import Array, Run, Tensor, integer, integer_width, integers, shape_of, tensor
 from hbir.dialects.hbir.conv import conv_shape
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.dialects.quantized.common import (
@@ -143,12 +143,11 @@ class Conv2dOp(QuantizedOperation):
         check_ratio(multiplier, shift, products / common_scale, "accumulator rescale", shape[3])
         return result
 
-    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+    def binder(self, constants: Sequence[Array | None]) -> Callable[..., Run] | None:
         weight, bias = constants[1], constants[2]
         if weight is None or (bias is None and self.bias is not None):
-            return super().evaluator(constants)
+            return super().binder(constants)
         from hbir.kernels import bind_conv2d, pack_weight
-        from hbir.kernels.reuse import reusing
 
         values, input_bits = self.values, quantized_element(self.input.type).bits
         packed = pack_weight(weight, groups=values["groups"])
@@ -157,60 +156,32 @@ class Conv2dOp(QuantizedOperation):
         scales = [None if v is None else np.ascontiguousarray(np.broadcast_to(v, weight.shape[0])) for v in
                   (values["multiplier"], values["shift"])]  # fmt: skip
 
-        def bind(x: Array, residual: Array | None, *, out: Array) -> Callable[[], object]:
-            extra = {} if residual is None else {"residual": residual}
-            return bind_conv2d(x, packed, folded, *scales, **options, **extra, out=out)
+        def bind(x: Array, w: Array, bias: Array | None, residual: Array | None, *, out: Array) -> Run:
+            return bind_conv2d(x, packed, folded, *scales, residual=residual, **options, out=out)
 
-        run = reusing(bind, shape_of(self.output.type), element_dtype(self.grid))
-
-        def call(x: Array, w: Array, b: Array | None, residual: Array | None) -> Array:
-            return run(x, residual)
-
-        return call
+        return bind
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         w: Array,
         bias: Array | None,
         residual: Array | None,
         *,
-        stride: Sequence[int],
-        pad: Sequence[int],
-        dilation: Sequence[int],
-        groups: int,
-        multiplier: npt.NDArray[np.int32] | None,
-        shift: npt.NDArray[np.int8] | None,
-        low: int,
-        high: int,
-        residual_multiplier: npt.NDArray[np.int32] | None,
-        residual_shift: npt.NDArray[np.int8] | None,
-        output_multiplier: npt.NDArray[np.int32] | None,
-        output_shift: npt.NDArray[np.int8] | None,
-        grid: UniformQuantizedType,
         zero_points: Sequence[int],
-        **_: Any,
-    ) -> Array:
+        out: Array,
+        **values: Any,
+    ) -> Run:
         from hbir.kernels import conv2d, pack_weight
 
-        values = {
-            "stride": stride,
-            "pad": pad,
-            "dilation": dilation,
-            "groups": groups,
-            "multiplier": multiplier,
-            "low": low,
-            "high": high,
-            "grid": grid,
-            "residual_multiplier": residual_multiplier,
-            "residual_shift": residual_shift,
-            "output_multiplier": output_multiplier,
-            "output_shift": output_shift,
-        }
         options = _kernel_options(values, zero_points, w.shape)
-        extra: dict[str, Any] = {} if residual is None else {"residual": residual}
-        packed, total = pack_weight(w, groups=groups), folded_bias(w, bias, zero_points[0])
-        return conv2d(x, packed, total, multiplier, shift, **options, **extra, out_dtype=element_dtype(grid))
+
+        def run() -> None:
+            # The weights are computed, so that every run packs them again.
+            packed, total = pack_weight(w, groups=values["groups"]), folded_bias(w, bias, zero_points[0])
+            conv2d(x, packed, total, values["multiplier"], values["shift"], residual=residual, **options, out=out)
+
+        return run
 
 
 def _kernel_options(values: dict[str, Any], zero_points: Sequence[int], weight_shape: Sequence[int]) -> dict[str, Any]:
@@ -291,7 +262,7 @@ class MatmulOp(QuantizedOperation):
         return tensor(shape, grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         a: Array,
         b: Array,
         *,
@@ -301,10 +272,11 @@ class MatmulOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
-        from hbir.kernels import matmul
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_matmul
 
-        return matmul(
+        return bind_matmul(
             a,
             b,
             zp_a=zero_points[0],
@@ -314,5 +286,5 @@ class MatmulOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )

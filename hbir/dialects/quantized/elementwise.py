@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import FloatAttr, TensorType, f64
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, traits_def
 from xdsl.traits import Pure
 
-from hbir.dialects.base import Array, Tensor, element_dtype, integer, tensor
+from hbir.dialects.base import Array, Run, Tensor, integer, tensor
 from hbir.dialects.hbir.elementwise import broadcast_shape
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.dialects.quantized.common import (
@@ -76,7 +76,7 @@ class _SumOp(QuantizedOperation):
         return result
 
 
-def _evaluate_sum(
+def _bind_sum(
     kernel: str,
     a: Array,
     b: Array,
@@ -91,8 +91,9 @@ def _evaluate_sum(
     high: int,
     grid: UniformQuantizedType,
     zero_points: Sequence[int],
+    out: Array,
     **_: Any,
-) -> Array:
+) -> Run:
     from hbir import kernels
 
     return getattr(kernels, kernel)(
@@ -109,7 +110,7 @@ def _evaluate_sum(
         zp_out=grid.zero_point,
         lo=low,
         hi=high,
-        out_dtype=element_dtype(grid),
+        out=out,
     )
 
 
@@ -119,7 +120,7 @@ class AddOp(_SumOp):
 
     name = "quantized.add"
 
-    evaluate = staticmethod(partial(_evaluate_sum, "add"))
+    bind = staticmethod(partial(_bind_sum, "bind_add"))
 
 
 @irdl_op_definition
@@ -128,7 +129,7 @@ class SubOp(_SumOp):
 
     name = "quantized.sub"
 
-    evaluate = staticmethod(partial(_evaluate_sum, "sub"))
+    bind = staticmethod(partial(_bind_sum, "bind_sub"))
 
 
 @irdl_op_definition
@@ -158,7 +159,7 @@ class MulOp(QuantizedOperation):
         return tensor(broadcast_shape(a, b), grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         a: Array,
         b: Array,
         *,
@@ -168,10 +169,11 @@ class MulOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
-        from hbir.kernels import mul
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_mul
 
-        return mul(
+        return bind_mul(
             a,
             b,
             zp_a=zero_points[0],
@@ -181,7 +183,7 @@ class MulOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )
 
 
@@ -204,6 +206,6 @@ class ClampOp(QuantizedOperation):
         return x
 
     @staticmethod
-    def evaluate(x: Array, *, low: int, high: int, zero_points: Sequence[int]) -> Array:
+    def bind(x: Array, *, low: int, high: int, zero_points: Sequence[int], out: Array) -> Run:
         del zero_points
-        return np.clip(x, low, high)
+        return partial(np.clip, x, low, high, out=out)

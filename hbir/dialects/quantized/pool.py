@@ -11,7 +11,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, Tensor, element_dtype, flag, integer, integers, shape_of, tensor
+from hbir.dialects.base import Array, Run, Tensor, flag, integer, integers, shape_of, tensor
 from hbir.dialects.hbir.conv import window_extent
 from hbir.dialects.hbir.pool import reduced_shape
 from hbir.dialects.quant import UniformQuantizedType
@@ -54,14 +54,19 @@ class AvgPoolOp(QuantizedOperation):
         return tensor((n, height, window_extent(w, kernel[1], stride[1], pad[1], pad[3], 1), c), x.element_type)
 
     @staticmethod
-    def evaluate(
-        x: Array, *, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], zero_points: Sequence[int]
-    ) -> Array:
-        from hbir.kernels import avg_pool2d
+    def bind(
+        x: Array,
+        *,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        pad: Sequence[int],
+        zero_points: Sequence[int],
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_avg_pool2d
 
-        limits = np.iinfo(x.dtype)
-        zp = zero_points[0]
-        return avg_pool2d(x, kernel, stride=stride, pad=pad, zp_in=zp, zp_out=zp, lo=limits.min, hi=limits.max)
+        zp, low, high = zero_points[0], np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
+        return bind_avg_pool2d(x, kernel, stride=stride, pad=pad, zp_in=zp, zp_out=zp, lo=low, hi=high, out=out)
 
 
 @irdl_op_definition
@@ -108,7 +113,7 @@ class ReduceSumOp(QuantizedOperation):
         return tensor(reduced_shape(shape_of(x), axes, keep), grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         *,
         axes: Sequence[int],
@@ -120,10 +125,11 @@ class ReduceSumOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
-        from hbir.kernels import reduce_sum
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_reduce_sum
 
-        return reduce_sum(
+        return bind_reduce_sum(
             x,
             axes,
             keepdims=keep,
@@ -133,7 +139,7 @@ class ReduceSumOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )
 
 
@@ -184,7 +190,7 @@ class ResizeBilinearOp(QuantizedOperation):
         return tensor((n, rows, columns, c), grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         *,
         scale: Sequence[int],
@@ -196,10 +202,11 @@ class ResizeBilinearOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
-        from hbir.kernels import resize
+        out: Array,
+    ) -> Run:
+        from hbir.kernels import bind_resize
 
-        return resize(
+        return bind_resize(
             x,
             mode="bilinear",
             scale=(scale[0], scale[1], scale[2], scale[3]),
@@ -211,5 +218,5 @@ class ResizeBilinearOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )

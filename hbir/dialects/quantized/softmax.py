@@ -16,6 +16,7 @@ int8 looks d up directly (256 entries). int16 halves d, saturates at -32768 and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, Tensor, element_dtype, integer, shape_of, tensor
+from hbir.dialects.base import Array, Run, Tensor, integer, shape_of, tensor
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.dialects.quantized.common import (
     QuantizedOperation,
@@ -87,7 +88,7 @@ class SoftmaxOp(QuantizedOperation):
         return tensor(shape, grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         exp_table: Array,
         reciprocal_table: Array,
@@ -99,10 +100,12 @@ class SoftmaxOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-    ) -> Array:
+        out: Array,
+    ) -> Run:
         from hbir.kernels.softmax import softmax
 
-        return softmax(
+        return partial(
+            softmax,
             x,
             exp_table,
             reciprocal_table,
@@ -112,5 +115,5 @@ class SoftmaxOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )

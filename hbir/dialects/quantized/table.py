@@ -12,7 +12,7 @@ from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, r
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from hbir.dialects.base import Array, Tensor, element_dtype, integer, shape_of, tensor, tensor_type
+from hbir.dialects.base import Array, Run, Tensor, element_dtype, integer, shape_of, tensor, tensor_type
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.dialects.quantized.common import (
     QuantizedOperation,
@@ -64,15 +64,18 @@ class FunctionOp(QuantizedOperation):
             raise VerifyException("a function takes and gives int8 or int16")
         return tensor(shape_of(x), grid)
 
-    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
+    def binder(self, constants: Sequence[Array | None]) -> Callable[..., Run]:
         source, values = per_tensor(tensor_type(self.input.type), "input"), self.values
         every = ideal_results(values["function"], values["parameters"], source, values["grid"])
         offset = 1 << (source.bits - 1)
 
-        def call(x: Array) -> Array:
-            return every[x.astype(np.int32) + offset]
+        def bind(x: Array, *, out: Array) -> Run:
+            def run() -> None:
+                out[...] = every[x.astype(np.int32) + offset]
 
-        return call
+            return run
+
+        return bind
 
 
 def ideal_results(
@@ -112,19 +115,11 @@ class TableOp(QuantizedOperation):
         _check_table(table, 256, 8)
         return tensor(shape_of(x), grid)
 
-    def evaluator(self, constants: Sequence[Array | None]) -> Callable[..., Any]:
-        from hbir.kernels import bind_table_int8
-        from hbir.kernels.reuse import reusing
-
-        return reusing(bind_table_int8, shape_of(self.output.type), element_dtype(self.grid))
-
     @staticmethod
-    def evaluate(
-        x: Array, table: Array, *, grid: UniformQuantizedType, zero_points: Sequence[int], function: str | None
-    ) -> Array:
-        from hbir.kernels import table_int8
+    def bind(x: Array, table: Array, *, out: Array, **_: Any) -> Run:
+        from hbir.kernels import bind_table_int8
 
-        return table_int8(x, table)
+        return bind_table_int8(x, table, out=out)
 
 
 @irdl_op_definition
@@ -173,7 +168,7 @@ class InterpolateOp(QuantizedOperation):
         return tensor(shape_of(x), grid)
 
     @staticmethod
-    def evaluate(
+    def bind(
         x: Array,
         table: Array,
         *,
@@ -183,12 +178,12 @@ class InterpolateOp(QuantizedOperation):
         high: int,
         grid: UniformQuantizedType,
         zero_points: Sequence[int],
-        function: str | None,
-        worst_error: float | None,
-    ) -> Array:
-        from hbir.kernels import table_int16
+        out: Array,
+        **_: Any,
+    ) -> Run:
+        from hbir.kernels import bind_table_int16
 
-        return table_int16(
+        return bind_table_int16(
             x,
             table,
             multiplier=scalar(multiplier),
@@ -196,7 +191,7 @@ class InterpolateOp(QuantizedOperation):
             zp_out=grid.zero_point,
             lo=low,
             hi=high,
-            out_dtype=element_dtype(grid),
+            out=out,
         )
 
 
@@ -245,17 +240,10 @@ class SegmentedOp(QuantizedOperation):
         return tensor(shape_of(x), grid)
 
     @staticmethod
-    def evaluate(
-        x: Array,
-        starts: Array,
-        spacings: Array,
-        entries: Array,
-        *,
-        grid: UniformQuantizedType,
-        zero_points: Sequence[int],
-        function: str | None,
-        worst_error: float | None,
-    ) -> Array:
+    def bind(x: Array, starts: Array, spacings: Array, entries: Array, *, out: Array, **_: Any) -> Run:
         from hbir.numerics.lut import SegmentedTable
 
-        return SegmentedTable(starts, spacings.astype(np.uint8), entries).evaluate(x)
+        def run() -> None:
+            out[...] = SegmentedTable(starts, spacings.astype(np.uint8), entries).evaluate(x)
+
+        return run

@@ -15,7 +15,10 @@ __all__ = ["BOUNDARY", "dequantize_task", "quantize_task"]
 
 _BLOCK = 512
 
-BOUNDARY = record_dtype(("tasks", "count", "real", "integer", "size", "zero_point", "lo", "hi"), ("scale",))
+# `scales`: address of float32[channels], along the last axis, for a dequantize of more than one channel; else `scale` holds.
+BOUNDARY = record_dtype(
+    ("tasks", "count", "real", "integer", "size", "zero_point", "lo", "hi", "scales", "channels"), ("scale",)
+)
 
 
 @task(BOUNDARY)
@@ -44,5 +47,11 @@ def dequantize_task(index, record):
         count = min(_BLOCK, last - start)
         widen(q.integer + start * q.size, q.size, q.size, count, q.zero_point, buffer)
         x = pointer_float32(q.real + 4 * start)
-        for i in range(count):
-            x[i] = np.float32(np.float64(buffer[i]) * q.scale)
+        if q.channels > 1:
+            scales, channel = pointer_float32(q.scales), start % q.channels
+            for i in range(count):
+                x[i] = np.float32(np.float64(buffer[i]) * np.float64(scales[channel]))
+                channel = channel + 1 if channel + 1 < q.channels else 0
+        else:
+            for i in range(count):
+                x[i] = np.float32(np.float64(buffer[i]) * q.scale)

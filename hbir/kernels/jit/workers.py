@@ -3,14 +3,16 @@
 """The threads that run tasks: a job is split into tasks that the caller and its helpers claim one by one.
 
 The caller never waits for a helper that has not begun: on a busy machine it simply runs every task itself. Helpers stay awake
-for a moment after a job, because a network is a row of short jobs, then sleep. When a helper that holds a task loses its
-processor to another program, the caller has to wait; after that it works alone for a while. A second caller, in another
-thread, runs its tasks alone; so does the child of a fork.
+for a moment after a job, because a network is a row of short jobs, then sleep. What is too short to share, and what is too
+short to wake a helper for, is stated here in nanoseconds of work; each kernel estimates its own. When a helper that holds a
+task loses its processor to another program, the caller has to wait; after that it works alone for a while. A second caller, in
+another thread, runs its tasks alone; so does the child of a fork.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy.typing as npt
 from hbir.kernels.jit.compile import released
 from hbir.kernels.jit.simd import atomic_add, atomic_load, atomic_swap, call_task, pointer_int64, relax
 
-__all__ = ["bind_task", "threads"]
+__all__ = ["bind_task", "split", "threads"]
 
 # Words of the shared state, a cache line (8 words) apart. A ticket holds the job's task count (above bit 20) and the next task.
 _TICKET, _DONE, _LOCK, _ADDRESS, _RECORD, _ALONE, _WORDS = 0, 8, 16, 24, 32, 40, 48
@@ -29,6 +31,13 @@ _COUNT_BIT = 20
 _PATIENCE = 10_000  # rounds a caller waits for a helper that took a task before it counts the machine as busy
 _ALONE_JOBS = 200  # jobs it then runs without helpers
 _SPINS = 4000  # waiting rounds before a helper sleeps: a few hundred microseconds
+
+# Measured on two processors. A job that is split costs 1 to 3 us more, so that halves gain from about 8 us on; a second thread
+# for less than _SHARED would burn a processor for little. Waking a helper costs 25 to 40 us until it works: it pays for a job
+# of _LONG, or for a second one of _SHARED in a row.
+_SHARED = 20_000  # nanoseconds of work from which a job is split
+_LONG = 80_000  # nanoseconds from which it is split in more tasks than threads: a thread that comes late takes less
+_ROW = 500_000  # nanoseconds within which jobs follow each other in a row
 
 
 @numba.njit
@@ -94,6 +103,7 @@ class _Helpers:
         self.place = self.state.ctypes.data
         self.bell = threading.Condition()
         self.sleeping = 0
+        self.missed, self.missed_at = 0, 0
         for number in range(count):
             threading.Thread(target=self._serve, name=f"hbir-kernel-{number}", daemon=True).start()
 
@@ -104,7 +114,16 @@ class _Helpers:
                 self.bell.wait()
             _assist(self.place)
 
-    def wake(self) -> None:
+    def miss(self, tasks: int) -> None:
+        """A job of so many tasks comes while helpers sleep: wake them if that and the row before it are worth it."""
+        now = time.monotonic_ns()
+        self.missed = tasks + (self.missed if now - self.missed_at < _ROW else 0)
+        self.missed_at = now
+        if self.missed >= 2 * threads():
+            self.missed = 0
+            self._wake()
+
+    def _wake(self) -> None:
         with self.bell:
             self.sleeping = 0
             self.bell.notify_all()
@@ -113,6 +132,13 @@ class _Helpers:
 def threads() -> int:
     """Threads that share the tasks of a job: the caller and its helpers (NUMBA_NUM_THREADS sets it)."""
     return int(numba.config.NUMBA_NUM_THREADS)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def split(nanoseconds: float, most: int) -> int:
+    """Tasks, at most `most`, for a job that takes one thread about so long: 1 for what is not worth sharing."""
+    if nanoseconds < _SHARED or threads() == 1:
+        return 1
+    return max(1, min(most, threads() if nanoseconds < _LONG else 2 * threads()))
 
 
 _helpers = _Helpers(threads() - 1)
@@ -124,7 +150,7 @@ def bind_task(address: int, count: int, record: npt.NDArray[Any], *alive: Any) -
 
     def run(_alive: tuple[Any, ...] = (record, *alive)) -> None:
         if count > 1 and helpers.sleeping:
-            helpers.wake()
+            helpers.miss(count)
         _run(state, address, count, place)
 
     return run

@@ -72,9 +72,9 @@ def test_windows_of_padding_alone() -> None:
 
 def test_large_pools_are_shared_between_threads() -> None:
     rng = np.random.default_rng(0)
-    x = tile(rng, np.int8, (2, 40, 40, 24))
+    x = tile(rng, np.int8, (2, 64, 64, 24))
     got = kernels.max_pool2d(x, (3, 3), stride=(2, 2))
-    expected = np.max([x[:, i : i + 37 : 2, j : j + 37 : 2] for i in range(3) for j in range(3)], axis=0)
+    expected = np.max([x[:, i : i + 61 : 2, j : j + 61 : 2] for i in range(3) for j in range(3)], axis=0)
     assert np.array_equal(got, expected)
     assert np.array_equal(kernels.avg_pool2d(x, (1, 1)), x)
 
@@ -182,5 +182,10 @@ def test_float_border_equals_the_numerics(scale: float, zero: int, seed: int) ->
         assert np.array_equal(kernels.dequantize(q, scale, zero), dequantize(q, scale, zero))
     wide = rng.integers(-(2**31), 2**31, 700).astype(np.int32)
     assert np.array_equal(kernels.dequantize(wide, scale, zero), dequantize(wide, scale, zero))
+    channels = rng.uniform(2.0**-20, 2.0**4, 7).astype(np.float32)
+    for accumulators in (wide.reshape(100, 7), wide.reshape(2, 50, 7)[:, ::2]):
+        last = accumulators.ndim - 1
+        got = kernels.dequantize(accumulators, channels, zero, axis=last)
+        assert np.array_equal(got, dequantize(accumulators, channels, zero, axis=last))
     vector = np.array([0.5, 0.25, 2.0], np.float32)
     assert np.array_equal(kernels.quantize(x, vector, axis=0), quantize(x, vector, axis=0))

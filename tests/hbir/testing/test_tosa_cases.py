@@ -204,7 +204,9 @@ def _clamp(case: Case) -> Array:
         int(np.frombuffer(bytes(case.attributes[bound])[: dtype.itemsize], dtype)[0])
         for bound in ("min_val", "max_val")
     )
-    return ClampOp.evaluate(_first(case), low=low, high=high, zero_points=(0,))
+    out = np.empty_like(_first(case))
+    ClampOp.bind(_first(case), low=low, high=high, zero_points=(0,), out=out)()
+    return out
 
 
 def _table(case: Case) -> Array:
