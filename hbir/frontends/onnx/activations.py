@@ -147,6 +147,15 @@ def contrib_gelu_v1(node: Node) -> Value:
     return function(node, node.real(0), "gelu")
 
 
+@converts("Swish")
+def swish_v24(node: Node) -> Value:
+    """`x * sigmoid(alpha * x)`."""
+    x, alpha = node.real(0), node.number("alpha", 1.0)
+    if alpha == 1.0:
+        return function(node, x, "silu")
+    return node.emit(MulOp, x, function(node, node.emit(MulOp, x, node.number_like(alpha, x)), "sigmoid"))
+
+
 def _clip(node: Node, low: float | None, high: float | None) -> Value:
     if (low is not None and math.isnan(low)) or (high is not None and math.isnan(high)):
         raise node.refuse(Refusal.NOT_FINITE, "a clip bound is NaN", lever="give a number, or leave the bound out")

@@ -14,7 +14,7 @@ class Refusal(IntEnum):
     NOT_A_MODEL = 2  # truncated, garbage, or text that is not UTF-8
     NO_GRAPH = 3  # no graph, or a graph without outputs
     TOO_LARGE_FILE = 4  # beyond what protobuf can hold
-    OPSET = 5  # the model's opset is missing, below 7 or above 22
+    OPSET = 5  # the model's opset is missing, below 7 or above 26
     IR_VERSION = 6  # the model's IR version is unknown
     DUPLICATE_NAME = 7  # two tensors with one name
     UNDEFINED_NAME = 8  # a tensor that nothing defines before its use

@@ -28,7 +28,7 @@ from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.inputs import InputShapes, input_shape, symbol_extents
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.reader import Model, read_model
-from hbir.frontends.onnx.registry import CONTRIB, converter_for, versions_of
+from hbir.frontends.onnx.registry import CONTRIB, Converter, converter_for, versions_of
 from hbir.frontends.onnx.tensors import DataType, decode_text, tensor_array, type_name
 from hbir.frontends.onnx.values import Quantized, Static, Value
 from hbir.ir.constants import ConstantStore
@@ -51,6 +51,19 @@ _ELEMENTS: dict[int, Attribute] = {
     DataType.INT64: IntegerType(64),
 }
 _RECURRENT = frozenset({"GRU", "If", "LSTM", "Loop", "RNN", "Scan", "SequenceMap"})
+_POSTPROCESSING = "end the model before this node, and do the rest on the CPU after it"
+_QUANTIZED = "quantise in QDQ form (onnxruntime's QuantFormat.QDQ), or give the float model"
+_LEVERS = {
+    "ConvInteger": _QUANTIZED,
+    "DynamicQuantizeLinear": _QUANTIZED,
+    "MatMulInteger": _QUANTIZED,
+    "NonMaxSuppression": _POSTPROCESSING,
+    "QLinearConv": _QUANTIZED,
+    "QLinearMatMul": _QUANTIZED,
+    "RoiAlign": _POSTPROCESSING,
+    "TopK": _POSTPROCESSING,
+    "Unique": _POSTPROCESSING,
+}
 # Attribute types of the format that hold graphs.
 _GRAPHS = (5, 10)
 
@@ -61,7 +74,7 @@ def export(
     name: str | None = None,
     input_shapes: InputShapes | None = None,
 ) -> Module:
-    """Read an ONNX model (opsets 7 to 22) as a module with one function.
+    """Read an ONNX model (opsets 7 to 26) as a module with one function.
 
     Inputs and outputs keep the names and shapes of the model; between them convolutions and pools work on NHWC. All
     float types become float32. `name` is the function's name, by default the graph's. `input_shapes` fixes unknown
@@ -86,11 +99,13 @@ class _Importer:
     def run(self, name: str | None) -> Module:
         _check_names(self.graph, self.model.ir_version)
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
-        self._declare_inputs()
         live = _live_nodes(self.graph)
-        for index, node in enumerate(self.graph.node):
-            if live[index]:
-                self._convert(node)
+        nodes = [node for index, node in enumerate(self.graph.node) if live[index]]
+        # What cannot be imported at all is said before a shape is asked for.
+        converters = self._converters(nodes)
+        self._declare_inputs()
+        for node, converter in zip(nodes, converters, strict=True):
+            self._convert(node, converter)
         outputs = [output.name for output in self.graph.output]
         results = [self._result(output) for output in outputs]
         self.block.add_ops([*self.build.operations, ReturnOp(*results)])
@@ -148,16 +163,21 @@ class _Importer:
             value = self.values[name] = self.build.replaced[value]
         return value
 
-    def _convert(self, proto: Any) -> None:
-        operator, domain = proto.op_type, decode_text(proto.domain, "a domain")
-        domain = "" if domain == "ai.onnx" else domain
-        name = _node_name(proto)
-        where = f"node '{name}' ({operator})"
-        _check_operator(proto, operator, domain, where)
-        opset = self.model.opsets.get(domain, 0)
-        converter = converter_for(operator, domain, opset)
-        if converter is None:
-            raise _unknown_operator(operator, domain, opset, where)
+    def _converters(self, nodes: Sequence[Any]) -> list[Converter]:
+        """The converter of each node. Raises HB0110, HB0111, HB0112, HB0114 at the first that has none."""
+        found: list[Converter | None] = []
+        for proto in nodes:
+            operator, domain, where = proto.op_type, _domain(proto), _where(proto)
+            _check_operator(proto, operator, domain, where)
+            found.append(converter_for(operator, domain, self.model.opsets.get(domain, 0)))
+        known = [converter for converter in found if converter is not None]
+        if len(known) < len(found):
+            missing = [proto for proto, converter in zip(nodes, found, strict=True) if converter is None]
+            raise _unknown_operator(missing, self.model.opsets)
+        return known
+
+    def _convert(self, proto: Any, converter: Converter) -> None:
+        name, opset = _node_name(proto), self.model.opsets.get(_domain(proto), 0)
         node = Node(
             proto,
             name,
@@ -223,6 +243,15 @@ def _node_name(proto: Any) -> str:
     return decode_text(proto.name, "the name of a node") or (outputs[0] if outputs else "")
 
 
+def _domain(proto: Any) -> str:
+    domain = decode_text(proto.domain, "a domain")
+    return "" if domain == "ai.onnx" else domain
+
+
+def _where(proto: Any) -> str:
+    return f"node '{_node_name(proto)}' ({proto.op_type})"
+
+
 def _symbol(name: str) -> str:
     """A name as an MLIR symbol: letters, digits and underscores, no digit in front; "main" when nothing is left."""
     plain = re.sub(r"[^A-Za-z0-9_]", "_", name)[:200]
@@ -253,22 +282,29 @@ def _check_operator(proto: Any, operator: Any, domain: str, where: str) -> None:
         )
 
 
-def _unknown_operator(operator: str, domain: str, opset: int, where: str) -> ImportModelError:
+def _unknown_operator(missing: Sequence[Any], opsets: Mapping[str, int]) -> ImportModelError:
+    """The error for the first of the nodes without a converter; it names the operators of the others too."""
+    proto = missing[0]
+    operator, domain = proto.op_type, _domain(proto)
     versions = versions_of(operator, domain)
     if versions:
         return ImportModelError(
             Refusal.OPERATOR_VERSION,
-            f"{operator} does not exist in opset {opset}",
-            where=where,
+            f"{operator} does not exist in opset {opsets.get(domain, 0)}",
+            where=_where(proto),
             why=f"it is supported from opset {versions[0]}",
             lever=f"convert the model to opset {versions[0]} or later",
         )
     full = f"{domain}::{operator}" if domain else operator
+    others = sorted({str(node.op_type) for node in missing} - {str(operator)})
     return ImportModelError(
         Refusal.UNKNOWN_OPERATOR,
         f"operator {full} is not supported",
-        where=where,
-        lever="replace it by supported operators; hbir.frontends.onnx.supported_operators() lists them",
+        where=_where(proto),
+        why=f"nor are {', '.join(others)}, which the model has as well" if others else "",
+        lever=_LEVERS.get(
+            operator, "replace it by supported operators; hbir.frontends.onnx.supported_operators() lists them"
+        ),
     )
 
 

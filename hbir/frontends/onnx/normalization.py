@@ -5,11 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hbir.dialects.hbir import AddOp, BatchNormOp, FunctionOp, MulOp, ReduceOp, ReshapeOp, SoftmaxOp, SubOp, TransposeOp
+import numpy as np
+
+from hbir.dialects.hbir import (
+    AddOp,
+    BatchNormOp,
+    ClipOp,
+    FunctionOp,
+    LinearOp,
+    MulOp,
+    ReduceOp,
+    ReshapeOp,
+    SoftmaxOp,
+    SubOp,
+    TransposeOp,
+)
 from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.registry import converts
-from hbir.frontends.onnx.values import Value, value_shape
+from hbir.frontends.onnx.values import Static, Value, value_shape
 
 __all__: list[str] = []
 
@@ -55,10 +69,25 @@ def batch_normalization_v9(node: Node) -> Value:
 
 
 @converts("BatchNormalization")
-def batch_normalization_v14(node: Node) -> Value:
-    """With `training_mode`, which must be off."""
+def batch_normalization_v14(node: Node) -> Value | tuple[Value, ...]:
+    """With `training_mode`, which must be off unless the operand is known (a standardised weight)."""
+    if isinstance(node.operand(0), Static) and node.integer("training_mode", 0):
+        return _known_batch_norm(node)
     node.expect("training_mode", 0, "export the model in inference mode (.eval())")
     return _batch_norm(node)
+
+
+def _known_batch_norm(node: Node) -> tuple[Value, ...]:
+    """Normalisation of a known tensor by its own statistics, with the moved running mean and variance."""
+    x, scale, bias, mean, variance = (node.array(index, "operand") for index in range(5))
+    epsilon, momentum = node.number("epsilon", 1e-5), node.number("momentum", 0.9)
+    axes, channel = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    wide = x.astype(np.float64)
+    own_mean, own_variance = wide.mean(axes), wide.var(axes)
+    y = (wide - own_mean.reshape(channel)) / np.sqrt(own_variance + epsilon).reshape(channel)
+    y = y * scale.reshape(channel) + bias.reshape(channel)
+    moved = (momentum * old + (1 - momentum) * new for old, new in ((mean, own_mean), (variance, own_variance)))
+    return node.known(y, x.dtype), *(node.known(value, x.dtype) for value in moved)
 
 
 def _standardised(node: Node, x: Value, axes: Sequence[int], epsilon: float) -> Value:
@@ -94,6 +123,97 @@ def layer_normalization_v17(node: Node) -> Value:
         )
     y = node.emit(MulOp, _standardised(node, x, tuple(range(first, rank)), node.number("epsilon", 1e-5)), node.real(1))
     return node.emit(AddOp, y, node.real(2)) if node.has(2) else y
+
+
+@converts("GroupNormalization")
+def group_normalization_v18(node: Node) -> Value:
+    """Statistics per image and group of channels; one scale and bias for each group."""
+    return _group_norm(node, per_group=True)
+
+
+@converts("GroupNormalization")
+def group_normalization_v21(node: Node) -> Value:
+    """With one scale and bias for each channel."""
+    node.expect("stash_type", 1)
+    return _group_norm(node, per_group=False)
+
+
+def _group_norm(node: Node, *, per_group: bool) -> Value:
+    x, groups = node.real(0), node.integer("num_groups", 0)
+    rank = node.rank(0, range(3, 6))
+    shape = value_shape(x)
+    if groups < 1 or shape[1] % groups:
+        raise node.refuse(
+            Refusal.ATTRIBUTE, f"{shape[1]} channels do not make {groups} groups", lever="check the model"
+        )
+    rows = node.emit(ReshapeOp, x, shape=(shape[0], groups, math.prod(shape[1:]) // groups))
+    y = _standardised(node, rows, (2,), node.number("epsilon", 1e-5))
+    parameters = [node.real(index) for index in (1, 2)]
+    if per_group:
+        scale, bias = (node.emit(ReshapeOp, value, shape=(groups, 1)) for value in parameters)
+        return node.emit(ReshapeOp, node.emit(AddOp, node.emit(MulOp, y, scale), bias), shape=shape)
+    scale, bias = (node.emit(ReshapeOp, value, shape=(shape[1], *[1] * (rank - 2))) for value in parameters)
+    return node.emit(AddOp, node.emit(MulOp, node.emit(ReshapeOp, y, shape=shape), scale), bias)
+
+
+@converts("RMSNormalization")
+def rms_normalization_v23(node: Node) -> Value:
+    """`x / sqrt(mean(x * x) + epsilon) * scale` over the axes from `axis` to the last."""
+    x = node.real(0)
+    rank = len(value_shape(x))
+    axes = tuple(range(node.axis(node.integer("axis", -1), rank), rank))
+    node.expect("stash_type", 1)
+    square = node.emit(FunctionOp, x, function="square", parameters=None)
+    mean = node.emit(ReduceOp, square, kind="mean", axes=axes, keep=True)
+    shifted = node.emit(AddOp, mean, node.number_like(node.number("epsilon", 1e-5), mean))
+    y = node.emit(MulOp, x, node.emit(FunctionOp, shifted, function="rsqrt", parameters=None))
+    return node.emit(MulOp, y, node.real(1))
+
+
+_TINY = 2.0**-100
+"""Stands for the norm of a vector of zeros: its reciprocal is finite, and times zero it is zero."""
+
+
+@converts("LpNormalization")
+def lp_normalization_v1(node: Node) -> Value:
+    """Vectors along `axis` divided by their norm; zeros stay zeros."""
+    x, p = node.real(0), node.integer("p", 2)
+    if p not in (1, 2):
+        raise node.unsupported("p", p, "supported: 1, 2")
+    axis = node.axis(node.integer("axis", -1), len(value_shape(x)))
+    powers = node.emit(FunctionOp, x, function="abs" if p == 1 else "square", parameters=None)
+    total = node.emit(ReduceOp, powers, kind="sum", axes=(axis,), keep=True)
+    safe = node.emit(ClipOp, total, min=_TINY, max=None)
+    return node.emit(
+        MulOp, x, node.emit(FunctionOp, safe, function="reciprocal" if p == 1 else "rsqrt", parameters=None)
+    )
+
+
+@converts("LRN")
+def lrn_v1(node: Node) -> Value:
+    """`x / (bias + alpha / size * sum of squares of neighbouring channels) ** beta`.
+
+    The sum is a product with a band matrix of `alpha / size`, a linear layer over channels.
+    """
+    x, size = node.real(0), node.integer("size", 0)
+    rank = node.rank(0, range(3, 5))
+    channels = value_shape(x)[1]
+    if size < 1:
+        raise node.refuse(Refusal.ATTRIBUTE, f"attribute size={size} is below 1", lever="check the model")
+    alpha, beta, bias = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
+    distance = np.arange(channels) - np.arange(channels)[:, None]
+    band = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
+    last = node.emit(TransposeOp, x, permutation=_channels_last(rank))
+    total = node.emit(
+        LinearOp,
+        node.emit(FunctionOp, last, function="square", parameters=None),
+        node.known(band * (alpha / size), np.float32),
+        node.known(np.full(channels, bias), np.float32),
+        min=None,
+        max=None,
+    )
+    y = node.emit(MulOp, last, node.emit(FunctionOp, total, function="pow", parameters=(-beta,)))
+    return node.emit(TransposeOp, y, permutation=_channels_first(rank))
 
 
 def _along(node: Node, axis: int, *, old: bool, log: bool) -> Value:

@@ -16,7 +16,7 @@ from hbir.frontends.onnx.tensors import ExternalData, decode_text
 __all__ = ["MAX_OPSET", "MIN_OPSET", "Model", "read_model"]
 
 MIN_OPSET = 7
-MAX_OPSET = 22
+MAX_OPSET = 26
 MIN_IR_VERSION = 3
 MAX_FILE = (1 << 31) - 1
 """Bytes; protobuf's own limit for one message."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hbir.dialects.hbir import ArgmaxOp, FunctionOp, ReduceOp
+from hbir.dialects.hbir import AddOp, ArgmaxOp, FunctionOp, ReduceOp, ReshapeOp, SubOp
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.registry import converts
 from hbir.frontends.onnx.values import Static, Value, value_shape
@@ -15,6 +15,7 @@ _KINDS = {
     "ReduceL1": "sum",
     "ReduceL2": "sum",
     "ReduceLogSum": "sum",
+    "ReduceLogSumExp": "sum",
     "ReduceMax": "max",
     "ReduceMean": "mean",
     "ReduceMin": "min",
@@ -39,10 +40,24 @@ def _reduce(node: Node, axes: Sequence[int] | None) -> Value:
     rank = len(value_shape(x))
     keep = bool(node.integer("keepdims", 1))
     chosen = sorted(node.axes(range(rank) if axes is None else axes, rank))
+    if node.operator == "ReduceLogSumExp":
+        return _log_sum_exp(node, x, chosen, keep)
     x = _prepared(node, x)
     if chosen:
         x = node.emit(ReduceOp, x, kind=_KINDS[node.operator], axes=tuple(chosen), keep=keep)
     return _finished(node, x)
+
+
+def _log_sum_exp(node: Node, x: Value, axes: Sequence[int], keep: bool) -> Value:
+    """`log(sum(exp(x)))`, of differences from the largest value: no exponential overflows."""
+    if not axes:
+        return x
+    largest = node.emit(ReduceOp, x, kind="max", axes=tuple(axes), keep=True)
+    exponential = node.emit(FunctionOp, node.emit(SubOp, x, largest), function="exp", parameters=None)
+    total = node.emit(ReduceOp, exponential, kind="sum", axes=tuple(axes), keep=True)
+    y = node.emit(AddOp, largest, node.emit(FunctionOp, total, function="log", parameters=None))
+    kept = tuple(extent for at, extent in enumerate(value_shape(x)) if at not in axes)
+    return y if keep else node.emit(ReshapeOp, y, shape=kept)
 
 
 def _axes_operand(node: Node) -> Value:

@@ -26,7 +26,9 @@ ConverterT = TypeVar("ConverterT", bound=Callable[..., Any])
 _FAMILIES = (
     "activations",
     "convolution",
+    "einsum",
     "elementwise",
+    "indexing",
     "movement",
     "normalization",
     "pooling",

@@ -11,13 +11,13 @@ from xdsl.dialects.builtin import Float32Type, IntegerType, i32, i64
 from xdsl.ir import SSAValue
 
 from hbir.dialects.base import Array, tensor_type
-from hbir.dialects.hbir import CastOp
+from hbir.dialects.hbir import AddOp, CastOp, MulOp
 from hbir.frontends.onnx.builder import MAX_STATIC_ELEMENTS
 from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.registry import converts
 from hbir.frontends.onnx.tensors import DataType, type_name
-from hbir.frontends.onnx.values import Static, Value
+from hbir.frontends.onnx.values import Static, Value, value_shape
 
 __all__: list[str] = []
 
@@ -132,10 +132,24 @@ def logic_v7(node: Node) -> Value:
 
 @converts("Where")
 def where_v9(node: Node) -> Value:
-    """A choice between known tensors."""
-    condition, a, b = (node.array(index, role) for index, role in enumerate(("condition", "X", "Y")))
-    _check_count(node, np.broadcast_shapes(condition.shape, a.shape, b.shape))
-    return node.known(np.where(condition.astype(bool), a, b), a.dtype)
+    """A choice by a known mask: of known tensors at once, of computed ones as products with ones and zeros."""
+    condition, a, b = node.array(0, "condition").astype(bool), node.operand(1), node.operand(2)
+    shape = np.broadcast_shapes(condition.shape, value_shape(a), value_shape(b))
+    _check_count(node, shape)
+    if isinstance(a, Static) and isinstance(b, Static):
+        return node.known(np.where(condition, a.array, b.array), a.array.dtype)
+    chosen = _masked(node, node.real(1), condition)
+    other = _masked(node, node.real(2), ~condition)
+    if isinstance(other, Static) and value_shape(chosen) == shape and not other.array.any():
+        return chosen
+    return node.emit(AddOp, chosen, other)
+
+
+def _masked(node: Node, x: Value, mask: Array) -> Value:
+    """`x` where the mask is set, zero elsewhere, whatever `x` holds there."""
+    if isinstance(x, Static):
+        return node.known(np.where(mask, x.array, 0), x.array.dtype)
+    return node.emit(MulOp, x, node.known(mask, np.float32))
 
 
 @converts("Mod")
