@@ -101,18 +101,19 @@ class Graph:
         self._block.addOperator(code, [each.name for each in operands], [result.name], attributes)
         return result
 
-    def run(self, *outputs: Tensor) -> tuple[IntArray, ...]:
+    def run(self, *outputs: Tensor, apart: bool = False) -> tuple[IntArray, ...]:
         """Values of `outputs` in their numpy types (INT48 as int64).
 
         Raises `SimulationError` HB0790 when the model calls the graph invalid or its result unpredictable (an
         overflow of the accumulator, a shift out of range). INT48 results and inputs take the model's executable (6
-        ms), all others run in process.
+        ms), all others run in process. `apart` takes the executable too: what may be invalid belongs there, for the
+        model forks before it refuses, and the child of a process with threads can wait for a lock that nobody frees.
         """
         for output in outputs:
             self._block.addOutputTensor(self._raw[output.name])
         binary: bytes = self._block.serialize()
         wide = any(tensor.dtype == "INT48" for tensor in [*outputs, *(tensor for tensor, _ in self._feeds)])
-        if wide:
+        if wide or apart:
             return self._run_executable(binary, outputs)
         try:
             with mock.patch.dict(
