@@ -9,25 +9,28 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from xdsl.dialects.builtin import Float32Type, IntegerType, Signedness, f32
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from hbir.arguments import checked_index, shown
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, shape_of, tensor
 from hbir.dialects.hbir import (
-    AddOp,
     CastOp,
     ConcatOp,
     ConstantOp,
-    MulOp,
+    Conv2dOp,
     ReshapeOp,
     SliceOp,
     SoftmaxOp,
     TransposeOp,
     constant,
 )
+from hbir.dialects.qat import FakeQuantOp
+from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
 from hbir.ir.locations import layer_name, location_names, name_location
 
@@ -39,6 +42,7 @@ __all__ = [
     "attached_op",
     "erase",
     "insert_image_preprocess",
+    "insert_image_scale",
     "insert_split",
     "insert_transpose",
     "is_removable",
@@ -111,8 +115,10 @@ def insert_transpose(argument: Argument, permutes: Sequence[int]) -> None:
     That is the inverse of numpy's convention. Before `convert`. Raises IrError HB0240.
     """
     shape = argument.type.shape
-    if sorted(permutes) != list(range(len(shape))):
-        raise _misfit(argument, f"{list(permutes)} does not permute {len(shape)} axes")
+    axes = list(permutes) if isinstance(permutes, Sequence) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+    if len(axes) != len(shape) or set(axes) != set(range(len(shape))):
+        lever = f"give the numbers 0 to {len(shape) - 1} in another order"
+        raise _misfit(argument, f"{axes or shown(permutes)} does not permute {len(shape)} axes", lever=lever)
     inverse = tuple(int(axis) for axis in np.argsort(permutes))
     build = _Inserter(argument)
     if not argument.is_input:
@@ -136,7 +142,7 @@ def insert_image_preprocess(
     for each channel of the network's input. Modes: None and "skip" (channels stay), "bgr2rgb" and "rgb2bgr" (the image has
     them the other way round). Before `convert`. Raises IrError HB0240; HB0241 for colour spaces that are not supported.
     """
-    if mode not in _IMAGE_MODES:
+    if mode is not None and (not isinstance(mode, str) or mode not in _IMAGE_MODES):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise IrError(
             41,
             f"image mode '{mode}' is not supported",
@@ -144,33 +150,64 @@ def insert_image_preprocess(
             why="conversions from YUV are not part of this compiler",
             lever="convert the picture to RGB or BGR before it is fed; modes are None, 'skip', 'bgr2rgb' and 'rgb2bgr'",
         )
+    shape = _image_shape(argument)
+    channels = shape[3]
+    if len(mean) not in (1, channels) or len(std) not in (1, channels):
+        raise _misfit(
+            argument,
+            f"{len(mean)} means and {len(std)} deviations for {channels} channels",
+            lever=f"give 1 or {channels} of each",
+        )
+    steps = np.float64(256 if divisor is None else divisor) * np.asarray(std, np.float64)
+    if not (np.isfinite(steps).all() and steps.all() and np.isfinite(mean).all()):
+        lever = "give finite numbers, divisor and std not zero"
+        raise _misfit(argument, f"divisor {divisor}, mean {list(mean)} or std {list(std)} scales nothing", lever=lever)
+    offset = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
+    insert_image_scale(argument, 1 / steps, offset, reverse_channels=_IMAGE_MODES[mode], signed=is_signed)
+    pixel = IntegerType(8) if is_signed else IntegerType(8, Signedness.UNSIGNED)
+    build = _Inserter(argument)
+    _replace_input(argument, [tensor(shape, pixel)], lambda new: build.add(CastOp.make(new[0], to="f32")))
+
+
+def _image_shape(argument: Argument) -> tuple[int, ...]:
     shape, element = argument.type.shape, argument.type.mlir.element_type
     if not argument.is_input or len(shape) != 4 or not isinstance(element, Float32Type):
         lever = "call insert_transpose first when the model is NCHW"
         raise _misfit(argument, f"{argument.type} is not a float NHWC image", lever=lever)
-    channels = shape[3]
-    if len(mean) not in (1, channels) or len(std) not in (1, channels):
-        raise _misfit(argument, f"{len(mean)} means and {len(std)} deviations for {channels} channels")
-    steps = np.float64(256 if divisor is None else divisor) * np.asarray(std, np.float64)
-    if not (np.isfinite(steps).all() and steps.all() and np.isfinite(mean).all()):
-        raise _misfit(argument, "divisor, mean and std are finite, divisor and std not zero")
-    factor = np.broadcast_to(1 / steps, (channels,))
-    offset = np.broadcast_to(-np.asarray(mean, np.float64) / np.asarray(std, np.float64), (channels,))
+    return shape
+
+
+def insert_image_scale(
+    argument: Argument,
+    scale: npt.ArrayLike,
+    offset: npt.ArrayLike,
+    *,
+    reverse_channels: bool = False,
+    signed: bool = False,
+) -> None:
+    """Make a float NHWC input hold pixels: the network then sees `x * scale + offset` of them.
+
+    Pixels are whole numbers, 0 to 255 or (`signed`) -128 to 127: the fake quantisation of step 1 that is inserted loses
+    nothing of them. `scale` and `offset` have one value, or one for each channel of the network's input; with
+    `reverse_channels` the image has its channels the other way round. All of it is one 1 x 1 convolution, which the tensor
+    engine runs with a scale for each channel. Before calibration. Raises IrError HB0240.
+    """
+    channels = _image_shape(argument)[3]
+    factor, shift = (np.broadcast_to(np.asarray(v, np.float64), (channels,)) for v in (scale, offset))
     build, store = _Inserter(argument), argument.function.module.constants
 
     def network_input(new: Sequence[SSAValue]) -> SSAValue:
-        value = _reversed_channels(build, new[0]) if _IMAGE_MODES[mode] else new[0]
-        value = build.add(CastOp.make(value, to="f32"))
-        value = build.add(MulOp.make(value, build.add(constant(factor, store, f32))))
-        return build.add(AddOp.make(value, build.add(constant(offset, store, f32))))
+        value = build.add(FakeQuantOp.make(new[0], grid=UniformQuantizedType.get(8, 1.0, 0 if signed else -128)))
+        if (factor == 1).all() and not shift.any() and not reverse_channels:
+            return value
+        # Output channel c reads the input channel that holds it.
+        weight = np.diag(factor)[:, ::-1] if reverse_channels else np.diag(factor)
+        kernel = build.add(constant(weight.reshape(channels, 1, 1, channels), store, f32))
+        bias = build.add(constant(shift, store, f32))
+        geometry = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+        return build.add(Conv2dOp.make(value, kernel, bias, None, **geometry))
 
-    pixel = IntegerType(8) if is_signed else IntegerType(8, Signedness.UNSIGNED)
-    _replace_input(argument, [tensor(shape, pixel)], network_input)
-
-
-def _reversed_channels(build: _Inserter, value: SSAValue) -> SSAValue:
-    parts = _slices(build, value, 3)
-    return build.add(ConcatOp.make(parts[::-1], axis=3))
+    _replace_input(argument, [argument.type.mlir], network_input)
 
 
 def _slices(build: _Inserter, value: SSAValue, axis: int) -> list[SSAValue]:
@@ -189,8 +226,10 @@ def insert_split(argument: Argument, dim: int) -> list[Argument]:
     Before `convert`. Raises IrError HB0240.
     """
     shape, name, function = argument.type.shape, argument.name, argument.function
+    lever = f"choose an axis from 0 to {len(shape) - 1}, of extent 1 or more"
+    dim = checked_index(dim, lambda given, why: _misfit(argument, f"{given} is no axis", why, lever))
     if not 0 <= dim < len(shape) or shape[dim] < 1:
-        raise _misfit(argument, f"axis {dim} of {argument.type} cannot be split")
+        raise _misfit(argument, f"axis {dim} of {argument.type} cannot be split", lever=lever)
     index, count = argument.index, shape[dim]
     rows = [function.attributes_of(i, is_input=argument.is_input) for i in range(len(argument.siblings))]
     build = _Inserter(argument)
@@ -307,6 +346,9 @@ def remove_io_op(
     `op_names` (layer names) wins over `op_types` (keys of `REMOVABLE`; default: all). Quantize and Dequantize exist after
     `convert` only. The user then feeds and reads what these operations would have made. Raises IrError HB0242.
     """
+    for what, given in (("op_types", op_types), ("op_names", op_names)):
+        if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise IrError(42, f"{what} is {shown(given)}", why="it takes a list of names", lever=f"write {what}=[…]")
     for kind in op_types or ():
         if kind not in REMOVABLE:
             raise IrError(

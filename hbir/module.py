@@ -13,6 +13,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from hbir import boundary
+from hbir.arguments import checked_index, checked_kind, checked_path, checked_text, shown
 from hbir.dialects import all_dialects
 from hbir.dialects.base import Array, element_dtype, tensor_type
 from hbir.dialects.quant import UniformQuantizedType
@@ -22,7 +23,7 @@ from hbir.ir.constants import ConstantStore
 from hbir.ir.files import load_module, save_module
 from hbir.ir.text import parse_module, print_module, verify_module
 
-__all__ = ["Argument", "ArgumentType", "Function", "Module", "load", "save", "statistics"]
+__all__ = ["Argument", "ArgumentType", "Function", "Module", "checked_module", "load", "save", "statistics"]
 
 MARCH = "hbir.march"
 NAME = "hbir.name"
@@ -83,6 +84,7 @@ class Argument:
 
     @name.setter
     def name(self, name: str) -> None:
+        checked_text(name, self._no_text)
         others = self.function.flatten_inputs if self.is_input else self.function.flatten_outputs
         if any(other.name == name and other.index != self.index for other in others):
             raise IrError(30, f"two arguments would be called '{name}'", lever="choose another name")
@@ -95,7 +97,12 @@ class Argument:
 
     @desc.setter
     def desc(self, text: str) -> None:
+        checked_text(text, self._no_text)
         self.function.annotate(self.index, DESCRIPTION, text, is_input=self.is_input)
+
+    def _no_text(self, given: str, why: str) -> IrError:
+        where = f"{'input' if self.is_input else 'output'} '{self.name}'"
+        return IrError(35, f"name or description is {given}", where=where, why=why, lever="give a string")
 
     @property
     def siblings(self) -> list[Argument]:
@@ -216,12 +223,15 @@ class Function:
         return prepare(self.op, self.module.constants)
 
     def feed(self, inputs: Mapping[str, Array], hook: Hook | None = None) -> dict[str, Array]:
-        """Run on named inputs; named outputs. Raises IrError HB0232 for missing or unknown names."""
+        """Run on named inputs; named outputs. Raises IrError HB0232 for missing or unknown names, HB0222 for misfit arrays."""
         arguments = self.flatten_inputs
         names = [argument.name for argument in arguments]
+        where, lever = f"function '{self.name}'", f"feed exactly {names}, each with its array"
+        if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise IrError(32, f"the inputs are {shown(inputs)}", where=where, why="it takes a dictionary", lever=lever)
         if set(inputs) != set(names):
-            missing, unknown = sorted(set(names) - set(inputs)), sorted(set(inputs) - set(names))
-            raise IrError(32, f"inputs missing: {missing}, unknown: {unknown}", lever=f"feed exactly {names}")
+            missing, unknown = sorted(set(names) - set(inputs)), sorted(map(str, set(inputs) - set(names)))
+            raise IrError(32, f"inputs missing: {missing}, unknown: {unknown}", where=where, lever=lever)
         arrays = [check_input(a.name, inputs[a.name], a.value.type) for a in arguments]
         results = self.prepare().run(arrays, hook)
         return {argument.name: array for argument, array in zip(self.flatten_outputs, results, strict=True)}
@@ -255,6 +265,7 @@ class Module:
     @staticmethod
     def parse(text: str, constants: ConstantStore | None = None, *, source: str = "<text>") -> Module:
         """A module from generic-form MLIR text. Raises IrError HB0205 with line and reason."""
+        checked_kind(text, str, lambda given, why: IrError(5, f"{given} is no text", why=why, lever="give MLIR text"))
         module = Module(parse_module(text, all_dialects(), source=source), constants or ConstantStore())
         module.check_names()
         return module
@@ -270,13 +281,23 @@ class Module:
         return self.functions
 
     def __getitem__(self, key: int | str) -> Function:
+        """A function by position (from the end when negative) or by name. Raises IrError HB0233."""
         functions = self.functions
-        if isinstance(key, int):
-            return functions[key]
-        for function in functions:
-            if function.name == key:
-                return function
-        raise IrError(33, f"there is no function '{key}'", lever=f"choose one of {[f.name for f in functions]}")
+        names = [function.name for function in functions]
+        lever = f"choose one of {names}, or a position below {len(names)}"
+        if isinstance(key, str) and key in names:
+            return functions[names.index(key)]
+
+        def refuse(given: str, why: str) -> IrError:
+            return IrError(33, f"there is no function {given}", why="" if isinstance(key, str) else why, lever=lever)
+
+        index = checked_index(key, refuse)
+        if not -len(functions) <= index < len(functions):
+            raise refuse(str(index), f"the module has {len(functions)}")
+        return functions[index]
+
+    def __len__(self) -> int:
+        return len(self.functions)
 
     def __iter__(self) -> Iterator[Function]:
         return iter(self.functions)
@@ -289,6 +310,7 @@ class Module:
 
     @march.setter
     def march(self, name: str) -> None:
+        checked_text(name, lambda given, why: IrError(35, f"march is {given}", why=why, lever="give the march's name"))
         self.op.attributes[MARCH] = StringAttr(name)
 
     def clone(self) -> Module:
@@ -313,24 +335,32 @@ class Module:
         return print_module(self.op)
 
 
+def _module_path(path: str | Path, lever: str) -> Path:
+    checked = checked_path(path, lambda given, why: IrError(34, f"{given} is no path", why=why, lever=lever))
+    if checked.suffix != ".mlir":
+        raise IrError(34, f"{checked.name} is not an .mlir file", where=str(checked), lever=lever)
+    return checked
+
+
 def load(path: str | Path) -> Module:
-    """Read a module that `save` wrote. Raises IrError or FileFormatError."""
-    path = Path(path)
-    if path.suffix != ".mlir":
-        raise IrError(34, f"{path.name} is not an .mlir file", lever="give the .mlir file that `save` wrote")
-    module = Module(*load_module(path, all_dialects()))
+    """Read a module that `save` wrote. Raises IrError (HB0234 for what is no path of an .mlir file) or FileFormatError."""
+    module = Module(*load_module(_module_path(path, "give the .mlir file that `save` wrote"), all_dialects()))
     module.check_names()
     return module
 
 
 def save(module: Module, path: str | Path) -> None:
-    """Write `path` (`.mlir`) and the constants beside it (`.weights`). Raises IrError HB0234, ConfigError HB0801."""
-    path = Path(path)
-    if path.suffix != ".mlir":
-        raise IrError(34, f"cannot save to {path.name}", lever="choose a name that ends in .mlir")
-    save_module(module.op, module.constants, path)
+    """Write `path` (`.mlir`) and the constants beside it (`.weights`). Raises IrError HB0234, HB0236, ConfigError HB0801."""
+    checked = checked_module(module)
+    save_module(checked.op, checked.constants, _module_path(path, "choose a name that ends in .mlir"))
 
 
 def statistics(module: Module) -> dict[str, list[tuple[str, int]]]:
-    """For each function, operation names with their counts."""
-    return {function.name: function.statistics() for function in module}
+    """For each function, operation names with their counts. Raises IrError HB0236."""
+    return {function.name: function.statistics() for function in checked_module(module)}
+
+
+def checked_module(module: object) -> Module:
+    """`module`, known to be a Module. Raises IrError HB0236."""
+    lever = "give what hbir.export, hbir.load or passes.convert returns"
+    return checked_kind(module, Module, lambda given, why: IrError(36, f"{given} is no module", why=why, lever=lever))

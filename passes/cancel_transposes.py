@@ -20,7 +20,6 @@ from hbir.dialects.hbir import (
     BinaryOp,
     ClipOp,
     ConcatOp,
-    ConstantOp,
     ExpandOp,
     FunctionOp,
     LinearOp,
@@ -286,9 +285,7 @@ class CancelTransposes(Pass):
         for _, block in blocks(module):
             for op in list(block.ops):
                 rule = _RULES.get(type(op))
-                if rule is None or isinstance(op, ConstantOp):
-                    continue
-                values = rule(op, module)
+                values = None if rule is None else rule(op, module)
                 if values is not None:
                     replace(op, values)
             erase_dead(block)

@@ -64,11 +64,8 @@ def _transpose(op: TransposeOp, module: Module) -> SSAValue | None:
     return None
 
 
-def _slice(op: SliceOp, module: Module) -> SSAValue | None:
-    return op.input if op.input.type == op.output.type else None
-
-
-def _expand(op: ExpandOp, module: Module) -> SSAValue | None:
+def _of_everything(op: SliceOp | ExpandOp | PadOp, module: Module) -> SSAValue | None:
+    """A slice of the whole, an expansion to the same shape, a pad by nothing."""
     return op.input if op.input.type == op.output.type else None
 
 
@@ -88,10 +85,6 @@ def _clip(op: ClipOp, module: Module) -> SSAValue | None:
         if low is None or high is None or low <= high:
             return insert_before(op, ClipOp.make(inner.input, min=low, max=high), [inner, op]).output
     return None
-
-
-def _pad(op: PadOp, module: Module) -> SSAValue | None:
-    return op.input if op.input.type == op.output.type else None
 
 
 def _conv(op: Conv2dOp, module: Module) -> SSAValue | None:
@@ -161,12 +154,12 @@ _REWRITES: dict[type[Operation], Rewrite] = {
     ConcatOp: _concat,
     Conv2dOp: _conv,
     DivOp: _div,
-    ExpandOp: _expand,
+    ExpandOp: _of_everything,
     MatmulOp: _matmul,
     MulOp: _neutral,
-    PadOp: _pad,
+    PadOp: _of_everything,
     ReshapeOp: _reshape,
-    SliceOp: _slice,
+    SliceOp: _of_everything,
     SubOp: _neutral,
     TransposeOp: _transpose,
 }

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from xdsl.ir import Block
+
+from hbir.arguments import checked_kind
+from hbir.dialects.hbir import CastOp, ConstantOp, Conv2dOp, LinearOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.errors import PassError
 from hbir.march import March, load_march
-from hbir.module import Module
+from hbir.module import Module, checked_module
 from passes.calibrate import FLOAT_PIPELINE
 from passes.manager import Pass, PassReport, Pipeline
 
@@ -22,12 +26,15 @@ def convert_pipeline(march: March, *, high_precision_output: bool = False, lut_b
     steps = [
         FLOAT_PIPELINE,
         "unify-scales",
+        "merge-duplicates",
         f"quantize{{{bits}}}",
         f"fix-lut{{bound={lut_bound}}}",
         *(["high-precision-output"] if high_precision_output else []),
         f"fold-requantize{{{bits}}}",
+        "narrow-movement",
         "canonicalize",
         "cancel-transposes",
+        "merge-duplicates",
         "dead-code",
         "prove-intervals",
     ]
@@ -48,15 +55,22 @@ def convert(
 
     `march` is a name, a March or the path of a march file. A plain convolution that feeds an output keeps its int32
     accumulator; `high_precision_output` does so even where the model asks for a fake quant there. `lut_bound` is the largest
-    accepted error of an int16 table in steps of its result. Raises PassError for a module without any fake quant.
+    accepted error of an int16 table in steps of its result. `verify` and `observer` are those of `Pipeline`. Raises PassError
+    for a module without any fake quant and for options that do not fit, IrError HB0236 for what is no module.
     """
     if unknown:
-        raise PassError(31, f"convert has no option {sorted(unknown)}", lever="see the documentation of passes.convert")
-    target = march if isinstance(march, March) else load_march(march)
-    if not any(isinstance(op, FakeQuantOp) for function in module for op in function.operations):
+        raise PassError(34, f"convert has no option {sorted(unknown)}", lever="see the documentation of passes.convert")
+    checked_module(module)
+    target = load_march(march)
+    checked_kind(
+        high_precision_output,
+        bool,
+        lambda given, why: PassError(33, f"high_precision_output is {given}", why=why, lever="choose True or False"),
+    )
+    if not _is_calibrated(module):
         raise PassError(
             32,
-            "the module has no fake quantisation",
+            "the module has no fake quantisation, or that of its inputs alone",
             why="scales come from calibration or training",
             lever="run `calibrate(module, feeds)` first, or import a quantised model",
         )
@@ -64,3 +78,12 @@ def convert(
     result = Pipeline(text, verify=verify, observer=observer).run(module)
     result.march = target.name
     return result
+
+
+def _is_calibrated(module: Module) -> bool:
+    """Whether fake quantisation says more than how inputs are fed: image inputs bring theirs before any calibration."""
+    operations = [op for function in module for op in function.operations]
+    sources = [op.input.owner for op in operations if isinstance(op, FakeQuantOp)]
+    inputs_only = all(isinstance(owner.input.owner if isinstance(owner, CastOp) else owner, Block) for owner in sources)
+    layers = [op for op in operations if isinstance(op, Conv2dOp | LinearOp)]
+    return bool(sources) and not (inputs_only and any(isinstance(op.weight.owner, ConstantOp) for op in layers))

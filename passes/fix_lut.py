@@ -43,6 +43,13 @@ class FixLut(Pass):
 
     bound: int | float = 64.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.bound < np.inf:
+            why = f"bound is {self.bound}"
+            raise PassError(
+                4, f"options of '{self.name}' do not fit", why=why, lever="choose a number of steps from 0 up"
+            )
+
     def run(self, module: Module) -> None:
         for _, block in blocks(module):
             for op in list(block.ops):

@@ -46,7 +46,11 @@ class FoldConstants(Pass):
                     result = op.evaluator(arrays)(*arrays)
                 except (ValueError, IndexError, ZeroDivisionError) as error:
                     where = f"layer '{layer_name(op)}'"
-                    raise PassError(24, f"{op.name} of constants has no value", where=where, why=str(error)) from error
+                    what, lever = (
+                        f"{op.name} of constants has no value",
+                        "mend the constants of this layer in the model",
+                    )
+                    raise PassError(24, what, where=where, why=str(error), lever=lever) from error
                 element = tensor_type(op.results[0].type).element_type
                 folded = insert_before(op, constant(result, module.constants, element), [op])
                 replace(op, [folded.output])

@@ -41,6 +41,11 @@ def _limits(low: float | None, high: float | None, grid: UniformQuantizedType) -
     return smallest, largest
 
 
+def _products(x: SSAValue, w: SSAValue) -> npt.NDArray[np.float64]:
+    """The value of one accumulator step for each output channel (or for all), from the scales of input and weight."""
+    return np.float64(quantized_element(x.type).scale) * quantized_element(w.type).scale_array.astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Builder:
     """Builds integer operations; `bits` and `high_bits` are the multiplier widths for int8 and for wider results."""
@@ -94,6 +99,26 @@ class Builder:
         present = [operand for operand in operands if operand is not None]
         return self.put(form(self, op, present, grid, anchor), anchor, op)
 
+    def from_accumulator(
+        self,
+        op: f.Conv2dOp | f.LinearOp,
+        x: SSAValue,
+        w: SSAValue,
+        raw: SSAValue,
+        grid: UniformQuantizedType,
+        anchor: Operation,
+    ) -> SSAValue:
+        """What `op` on the integers `x` and `w` gives on `grid`, from its int32 accumulator `raw`: bit for bit what its own
+        epilogue makes of it."""
+        # The type of `raw` holds the products of the scales as float32; the epilogue's multipliers come from float64.
+        m, s = self.multiplier(_products(x, w) / grid.scale, grid.bits)
+        low, high = _limits(op.values["min"], op.values["max"], grid)
+        value = self.put(q.RescaleOp.make(raw, multiplier=m, shift=s, grid=grid), anchor, op)
+        if (low, high) != grid.limits:
+            value = self.put(q.ClampOp.make(value, low=low, high=high), anchor, op)
+        wanted = shape_of(op.output.type)
+        return value if shape_of(value.type) == wanted else self.put(f.ReshapeOp.make(value, shape=wanted), anchor, op)
+
     def _conv(
         self,
         op: HbOperation,
@@ -106,12 +131,14 @@ class Builder:
         if x is None or w is None:
             raise PassError(12, "a convolution lacks an operand", where=f"layer '{layer_name(op)}'")
         x, w = self._symmetric_weight(x, w, anchor)
-        xe, we = quantized_element(x.type), quantized_element(w.type)
-        products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
+        xe = quantized_element(x.type)
+        products = _products(x, w)
         weight = constant_of(w, self.constants)
         floats = None if bias is None else constant_of(bias, self.constants)
         if weight is None:
-            raise PassError(12, "the weight is not constant", where=f"layer '{layer_name(op)}'")
+            raise PassError(
+                12, "the weight is not constant", where=f"layer '{layer_name(op)}'", lever="fold constants first"
+            )
         limit = _ACCUMULATOR_LIMIT[xe.bits]
         frozen = None if floats is None else np.rint(floats.astype(np.float64) / products)
         if frozen is not None and np.abs(frozen).max(initial=0) > limit:
@@ -171,16 +198,28 @@ class Builder:
             grid=grid,
         )
 
-    def _symmetric_weight(self, x: SSAValue, w: SSAValue, anchor: Operation) -> tuple[SSAValue, SSAValue]:
-        """Weights without their zero points, exactly: as int8 where the differences fit, else as int16 with int16 activations,
-        whose grid keeps scale and zero point."""
+    def accumulates_in_int32(self, x: SSAValue, w: SSAValue) -> bool:
+        """Whether a layer with these operands needs no accumulator wider than int32: both take part as int8."""
+        shifted = self._less_zero_points(w)
+        fits = shifted is None or (shifted.min(initial=0) >= -128 and shifted.max(initial=0) <= 127)
+        return quantized_element(x.type).bits == 8 and fits
+
+    def _less_zero_points(self, w: SSAValue) -> npt.NDArray[np.int64] | None:
+        """A constant weight less its zero points, or None when it has none."""
         grid, weight = quantized_element(w.type), constant_of(w, self.constants)
         zeros = grid.zero_point_array
         if weight is None or not zeros.any():
-            return x, w
+            return None
         shape = [1] * weight.ndim
         shape[grid.per_axis or 0] = zeros.size
-        shifted = weight.astype(np.int64) - zeros.reshape(shape)
+        return weight.astype(np.int64) - zeros.reshape(shape)
+
+    def _symmetric_weight(self, x: SSAValue, w: SSAValue, anchor: Operation) -> tuple[SSAValue, SSAValue]:
+        """Weights without their zero points, exactly: as int8 where the differences fit, else as int16 with int16 activations,
+        whose grid keeps scale and zero point."""
+        grid, shifted = quantized_element(w.type), self._less_zero_points(w)
+        if shifted is None:
+            return x, w
         bits = 8 if shifted.min() >= -128 and shifted.max() <= 127 else 16
         if np.abs(shifted).max() > 32767:
             raise PassError(
@@ -206,7 +245,9 @@ class Builder:
             raise PassError(12, "a linear layer lacks an operand", where=f"layer '{layer_name(op)}'")
         shape, weight = shape_of(x.type), constant_of(w, self.constants)
         if weight is None:
-            raise PassError(12, "the weight is not constant", where=f"layer '{layer_name(op)}'")
+            raise PassError(
+                12, "the weight is not constant", where=f"layer '{layer_name(op)}'", lever="fold constants first"
+            )
         element = quantized_element(w.type)
         if bias is None and grid is not None and element.per_axis is None and element.zero_point:
             # A matrix product takes zero points on both sides.

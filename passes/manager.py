@@ -13,15 +13,16 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, TypeAlias, cast, get_args
 
 from xdsl.utils.arg_spec import ArgSpecConvertible, parse_pipeline
 from xdsl.utils.exceptions import VerifyException
 
 import passes
+from hbir.arguments import checked_path, shown
 from hbir.errors import PassError
 from hbir.ir.files import save_module
-from hbir.module import Module
+from hbir.module import Module, checked_module
 from passes.equivalence import check_promise
 
 __all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass"]
@@ -89,7 +90,7 @@ def load_pass(name: str) -> type[Pass]:
     """The class of the named pass. Raises PassError HB0302 for an unknown name."""
     loaders = available_passes()
     if name not in loaders:
-        close = difflib.get_close_matches(name, loaders, 3)
+        close = difflib.get_close_matches(str(name), loaders, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known passes: {', '.join(sorted(loaders))}"
         raise PassError(2, f"there is no pass '{name}'", lever=hint)
     return loaders[name]()
@@ -119,6 +120,15 @@ def _parse(text: str) -> tuple[Pass, ...]:
     return tuple(result)
 
 
+def _steps(given: object) -> tuple[Pass, ...]:
+    steps: tuple[object, ...] = tuple(cast(Iterable[object], given)) if isinstance(given, Iterable) else (given,)
+    for step in steps:
+        if not isinstance(step, Pass):
+            lever = "give the text of a pipeline, or a list of passes such as [DeadCode()]"
+            raise PassError(3, f"{shown(step)} is not a pass", lever=lever)
+    return cast(tuple[Pass, ...], steps)
+
+
 @dataclass(frozen=True)
 class PassReport:
     """What one pass of a run did: seconds, and the number of operations before and after."""
@@ -127,6 +137,9 @@ class PassReport:
     seconds: float
     before: int
     after: int
+
+
+Verification: TypeAlias = Literal["none", "structure", "exec"]
 
 
 @dataclass
@@ -139,20 +152,30 @@ class Pipeline:
     """
 
     passes: str | Sequence[Pass]
-    verify: Literal["none", "structure", "exec"] = "structure"
+    verify: Verification = "structure"
     observer: Callable[[Pass, PassReport, Module], None] | None = None
     reproducer: Path | None = None
     reports: list[PassReport] = field(default_factory=list[PassReport])
 
     def __post_init__(self) -> None:
-        self.steps: tuple[Pass, ...] = _parse(self.passes) if isinstance(self.passes, str) else tuple(self.passes)
+        self.steps: tuple[Pass, ...] = _parse(self.passes) if isinstance(self.passes, str) else _steps(self.passes)
+        if self.verify not in get_args(Verification):
+            lever = f"choose one of {', '.join(get_args(Verification))}"
+            raise PassError(7, f"verify is {shown(self.verify)}", lever=lever)
+        if self.observer is not None and not callable(self.observer):
+            raise PassError(7, f"observer is {shown(self.observer)}", lever="give a function, or leave it out")
+        if self.reproducer is not None:
+            self.reproducer = checked_path(
+                self.reproducer,
+                lambda given, why: PassError(7, f"reproducer is {given}", why=why, lever="give the path of a folder"),
+            )
 
     def __str__(self) -> str:
         return ",".join(str(step.spec()) for step in self.steps)
 
     def run(self, module: Module) -> Module:
-        """The module after all passes. Raises PassError, or what a pass raises."""
-        work = module.clone()
+        """The module after all passes. Raises PassError, or what a pass raises; IrError HB0236 for what is no module."""
+        work = checked_module(module).clone()
         self.reports.clear()
         for index, step in enumerate(self.steps):
             before = work.clone() if self.verify == "exec" or self.reproducer else None

@@ -18,14 +18,14 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, element_dtype, shape_of
-from hbir.dialects.hbir import ArgmaxOp, ConstantOp, Conv2dOp, LinearOp, PadOp, ReshapeOp, constant
+from hbir.dialects.hbir import ArgmaxOp, ClipOp, ConstantOp, Conv2dOp, LinearOp, PadOp, ReshapeOp, constant
 from hbir.dialects.qat import FakeQuantOp, fake_quantize
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
-from passes.analysis import has_integer_form, is_high_precision, keeps_grid
+from passes.analysis import has_integer_form, keeps_grid
 from passes.integer_forms import Builder
 from passes.manager import Pass, Promise, check_choice
 from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
@@ -75,6 +75,7 @@ class _Walk:
     builder: Builder
     twins: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     floats: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+    accumulators: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
 
     def visit(self, op: Operation) -> None:
         match op:
@@ -117,8 +118,12 @@ class _Walk:
             return
         producer = source.owner
         if isinstance(producer, HbOperation) and has_integer_form(producer) and self._ready(producer):
-            operands = [None if v is None else self.twins.get(v, v) for v in producer.aligned_operands]
-            self.twins[op.output] = self.builder.integer_form(producer, operands, op.grid, op)
+            raw = self.accumulators.get(source)
+            if raw is not None and isinstance(producer, Conv2dOp | LinearOp):
+                x, w = self.twins[producer.input], self.twins[producer.weight]
+                self.twins[op.output] = self.builder.from_accumulator(producer, x, w, raw, op.grid, op)
+            else:
+                self.twins[op.output] = self.builder.integer_form(producer, self._operands(producer), op.grid, op)
             return
         made = q.QuantizeOp.make(self._float(source, op), grid=op.grid)
         self.twins[op.output] = self._put(made, op)
@@ -155,9 +160,9 @@ class _Walk:
             readers = [use.operation for use in op.results[0].uses]
             if all(isinstance(r, FakeQuantOp) for r in readers):
                 return  # built when the fake quant is reached
-            accumulator = self._accumulator(op)
-            if accumulator is not None:
-                self.floats[op.results[0]] = accumulator
+            raw = self._accumulator(op)
+            if raw is not None:
+                self.floats[op.results[0]] = self._float_accumulator(op, raw)
                 return
         self._float_operands(op)
 
@@ -169,18 +174,26 @@ class _Walk:
                 values["value"] = float(np.clip(np.rint(values["value"] / grid.scale) + grid.zero_point, low, high))
         return self._put(self.builder.keep_grid(op, twins, values), op)
 
+    def _operands(self, op: HbOperation) -> list[SSAValue | None]:
+        return [None if v is None else self.twins.get(v, v) for v in op.aligned_operands]
+
     def _accumulator(self, op: HbOperation) -> SSAValue | None:
-        """The dequantised accumulator of a plain convolution or linear layer, or None for anything else."""
-        if not isinstance(op, Conv2dOp | LinearOp) or not is_high_precision(op):
+        """The int32 accumulator of a convolution or linear layer without a residual, or None for anything else."""
+        if not isinstance(op, Conv2dOp | LinearOp) or (isinstance(op, Conv2dOp) and op.residual is not None):
             return None
-        if quantized_element(self.twins[op.input].type).bits != 8:
+        if not self.builder.accumulates_in_int32(self.twins[op.input], self.twins[op.weight]):
             return None
-        operands = [None if v is None else self.twins.get(v, v) for v in op.aligned_operands]
-        raw = self.builder.integer_form(op, operands, None, op)
+        self.accumulators[op.output] = self.builder.integer_form(op, self._operands(op), None, op)
+        return self.accumulators[op.output]
+
+    def _float_accumulator(self, op: HbOperation, raw: SSAValue) -> SSAValue:
         made = self._put(q.DequantizeOp.make(raw, grid=quantized_element(raw.type)), op)
-        wanted = shape_of(op.output.type)
+        wanted = shape_of(op.results[0].type)
         # A linear layer's accumulator has scales along its last axis and cannot be reshaped; its floats can.
-        return made if shape_of(made.type) == wanted else self._put(ReshapeOp.make(made, shape=wanted), op)
+        if shape_of(made.type) != wanted:
+            made = self._put(ReshapeOp.make(made, shape=wanted), op)
+        low, high = op.values["min"], op.values["max"]
+        return made if low is None and high is None else self._put(ClipOp.make(made, min=low, max=high), op)
 
     def _float_operands(self, op: Operation) -> None:
         for index, value in enumerate(op.operands):

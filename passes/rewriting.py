@@ -1,4 +1,4 @@
-"""Small tools that every pass uses: replace an operation and keep its location, look through to a constant."""
+"""Small tools that every pass uses: insert with a location, replace, erase, look through to a constant, count readers."""
 
 from __future__ import annotations
 

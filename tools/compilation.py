@@ -16,35 +16,19 @@ from hbir.errors import ConfigError
 from hbir.march import March, load_march
 from tools.console import Log
 from tools.job import InputPlan, Job
+from tools.outcome import Outcome
 from tools.refusals import Refusal
 from tools.samples import SampleInput, Samples, open_samples, read_labels
 
 if TYPE_CHECKING:
     from backends import Hbm
-    from backends.nash.perf import Report
     from hbir.module import Module
     from tools.evaluation import EvaluationResult
 
-__all__ = ["Outcome", "run_job"]
+__all__ = ["run_job"]
 
 # Without evaluation data the binary is compared with the float network on so many calibration samples.
 _COMPARED = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave; `files` are in the output folder. Everything behind `files` is None after a stage that was skipped."""
-
-    job: Job
-    march: March
-    files: tuple[Path, ...]
-    calibrated_on: int
-    """Samples; 0 when every range is one, or when the model brought its own scales."""
-    quantized: Module | None = None
-    hbm: Hbm | None = None
-    evaluation: EvaluationResult | None = None
-    layer_cosines: dict[str, float] | None = None
-    perf: Report | None = None
 
 
 @dataclass

@@ -14,10 +14,12 @@ from tools.refusals import Refusal
 
 __all__ = ["calibration_plan"]
 
+_DEFAULTS = Calibration()
 _OPTIMIZATIONS = ("run_fast", "set_model_output_int8", "set_model_output_int16", "set_all_nodes_int16")
 
 
 def calibration_plan(section: CalibrationParameters, path: Path) -> Calibration:
+    """What the section asks for; `path` names the configuration file in errors. Raises ConfigError."""
     where = path.name
     if unknown := [name for name in section.optimization if name not in _OPTIMIZATIONS]:
         raise ConfigError(
@@ -41,7 +43,7 @@ def calibration_plan(section: CalibrationParameters, path: Path) -> Calibration:
     return Calibration(
         folders=() if skip else tuple(map(Path, section.cal_data_dir)),
         observer=observer or (section.calibration_type if section.calibration_type not in ("", "skip") else "default"),
-        percentile=percentile if percentile is not None else section.max_percentile or Calibration().percentile,
+        percentile=percentile if percentile is not None else section.max_percentile or _DEFAULTS.percentile,
         activation_bits=16 if "set_all_nodes_int16" in names else activation,
         head_bits=8 if "set_model_output_int8" in names else 16 if "set_model_output_int16" in names else head,
         asymmetric=asymmetric,
@@ -51,7 +53,7 @@ def calibration_plan(section: CalibrationParameters, path: Path) -> Calibration:
 def _quant_config(value: Any, where: str) -> tuple[int, int, bool, str, float | None]:
     """Activation bits, head bits, asymmetric, observer, percentile of a `quant_config` (a table, or a JSON file)."""
     if value is None or value == "":
-        return 8, 16, False, "", None
+        return _DEFAULTS.activation_bits, _DEFAULTS.head_bits, _DEFAULTS.asymmetric, "", None
     if isinstance(value, str):
         value = _quant_file(Path(value), where)
     table = _table(value, "quant_config", ("model_config",), where)
@@ -68,9 +70,9 @@ def _quant_config(value: Any, where: str) -> tuple[int, int, bool, str, float | 
             Refusal.VALUE, f"max_percentile {percentile!r} is not between 0.5 and 1", where=where, lever="try 0.9999"
         )
     return (
-        cast(int, _choice(model, "all_node_type", bits, where, 8)),
-        cast(int, _choice(model, "model_output_type", bits, where, 16)),
-        cast(bool, _choice(activation, "asymmetric", {True: True, False: False}, where, False)),
+        cast(int, _choice(model, "all_node_type", bits, where, _DEFAULTS.activation_bits)),
+        cast(int, _choice(model, "model_output_type", bits, where, _DEFAULTS.head_bits)),
+        cast(bool, _choice(activation, "asymmetric", {True: True, False: False}, where, _DEFAULTS.asymmetric)),
         cast(
             str,
             _choice(
@@ -86,7 +88,10 @@ def _quant_file(path: Path, where: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            Refusal.CONFIG_FILE, f"quant_config {path} cannot be read", where=where, why=str(error)
+            *(Refusal.CONFIG_FILE, f"quant_config {path} cannot be read"),
+            where=where,
+            why=str(error),
+            lever="give a JSON file, or write the table in place of its path",
         ) from None
 
 

@@ -15,7 +15,7 @@ __all__ = ["input_plans"]
 T = TypeVar("T")
 
 _IMAGES = ("rgb", "bgr", "gray")
-_NOT_YET = ("nv12", "yuv444", "yuv444_128", "yuv_bt601_full", "yuv_bt601_video", "yuv420sp_bt601_video")
+_YUV = ("nv12", "yuv444", "yuv444_128", "yuv_bt601_full", "yuv_bt601_video", "yuv420sp_bt601_video")
 
 
 def _per_input(values: tuple[T, ...], count: int, key: str, path: Path, *, required: bool) -> tuple[T | None, ...]:
@@ -38,11 +38,11 @@ def _per_input(values: tuple[T, ...], count: int, key: str, path: Path, *, requi
 
 
 def input_plans(section: InputParameters, path: Path) -> tuple[InputPlan, ...]:
-    count = (
-        max(len(section.input_name), 1)
-        if section.input_name
-        else max(len(section.input_type_rt), len(section.input_shape), 1)
-    )
+    """One plan for each input, in the order of the section; `path` names the configuration file in errors.
+
+    Raises ConfigError.
+    """
+    count = len(section.input_name) or max(len(section.input_type_rt), len(section.input_shape), 1)
     if len(set(section.input_name)) != len(section.input_name):
         raise ConfigError(
             Refusal.INPUT_NAMES,
@@ -82,7 +82,7 @@ def input_plans(section: InputParameters, path: Path) -> tuple[InputPlan, ...]:
 def _image(fed: str, trained: str, layout: str, numbers: tuple[tuple[float, ...], ...], where: str) -> Image | None:
     """None for a feature map."""
     for value in (fed, trained):
-        if value in _NOT_YET:
+        if value in _YUV:
             raise ConfigError(
                 *(Refusal.UNSUPPORTED, f"input type '{value}' is not supported"),
                 where=where,

@@ -41,7 +41,7 @@ def without_effect(config: Config) -> Iterator[tuple[str, object, str]]:
             "remove it, or set all widths with calibration_parameters.optimization",
         ),
         ("model_parameters.debug_mode", model.debug_mode, _REMOVE),
-        ("model_parameters.layer_out_dump", model.layer_out_dump, "remove it"),
+        ("model_parameters.layer_out_dump", model.layer_out_dump, _REMOVE),
         ("model_parameters.enable_vpu", not model.enable_vpu and "false", whole),
         ("model_parameters.enable_spu", not model.enable_spu and "false", whole),
         (
@@ -102,6 +102,7 @@ _DEPRECATED_WHY = {
 
 
 def notes(raw: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+    """A warning for every key that was given (`raw`) and changes nothing."""
     found = [
         f"'{section}.{key}' is deprecated and has no effect"
         + (f": {_DEPRECATED_WHY[key]}" if key in _DEPRECATED_WHY else "")

@@ -10,9 +10,10 @@ from pathlib import Path
 from hbir.errors import ConfigError
 from tools.refusals import Refusal
 
-__all__ = ["Calibration", "Evaluation", "Image", "InputPlan", "Job", "parse_shape"]
+__all__ = ["MODEL_KINDS", "Calibration", "Evaluation", "Image", "InputPlan", "Job", "parse_shape"]
 
 MODEL_KINDS = (".onnx", ".mlir")
+"""Suffixes of the files that can be compiled."""
 
 
 @dataclass(frozen=True, slots=True)

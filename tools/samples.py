@@ -154,14 +154,14 @@ def _fed(array: Array, entry: SampleInput, file: Path) -> Array:
             why="an image input takes pixels from 0 to 255; mean and scale are applied inside the model",
             lever="save the picture before it is normalised, or make the input a featuremap",
         )
-    last = np.asarray(array, np.float32)
+    pixels = np.asarray(array, np.float32)
     if entry.image.layout == "NCHW":
-        last = last.transpose(0, 2, 3, 1)
+        pixels = pixels.transpose(0, 2, 3, 1)
     if entry.image.fed != entry.image.trained:
-        last = last[..., ::-1]
+        pixels = pixels[..., ::-1]
     if entry.image.fed == "gray":
-        last = last.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(last)
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(pixels)
 
 
 def read_labels(path: Path, samples: int) -> npt.NDArray[np.int64]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hbir.ir.files import replacing
 from tools.console import print_lines, print_table
+from tools.outcome import Outcome
 
 if TYPE_CHECKING:
     from backends.nash.perf import LayerRow
-    from tools.compilation import Outcome
 
 __all__ = ["node_info", "outcome_json", "print_outcome", "write_summary"]
 
@@ -70,6 +70,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         result["evaluation"] = {
             "data": evaluation.source,
             "samples": evaluation.samples,
+            # On the first sample; a run where they differ ends with an error.
             "binary equals quantised module": True,
             "outputs": [
                 {

@@ -47,24 +47,29 @@ class Throughput:
 
     @property
     def total_latency_seconds(self) -> float:
+        """The latencies of all frames together."""
         return self.average_latency_seconds * self.frames
 
 
 def parse_cores(text: str, model: Model) -> int:
     """How many groups of cores `--core_id` allows. Raises ConfigError HB0813."""
     march, cores = model.march, model.memories.cores
-    if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
         raise ConfigError(Refusal.VALUE, f"core_id '{text}' is no list of cores", lever="write 0 for any, or 1,2")
-    chosen = {int(part) for part in text.split(",")}
-    if 0 in chosen:
+    chosen = [int(part) for part in text.split(",")]
+    if chosen == [0]:
         return march.cores // cores
-    if max(chosen) > march.cores or len(chosen) < cores:
-        raise ConfigError(
-            *(Refusal.VALUE, f"core_id '{text}' does not fit"),
-            why=f"{march.name} has cores 1 to {march.cores}, and the model takes {cores} at a time",
-            lever="write 0 for any",
-        )
-    return len(chosen) // cores
+    why = f"{march.name} has cores 1 to {march.cores}, and the model takes {cores} at a time"
+    if 0 in chosen:
+        why = "0 stands for any core, and excludes a list"
+    elif len(set(chosen)) < len(chosen):
+        why = f"core {next(core for core in chosen if chosen.count(core) > 1)} is named twice"
+    elif max(chosen) <= march.cores and len(chosen) >= cores:
+        return len(chosen) // cores
+    every = ",".join(map(str, range(1, march.cores + 1)))
+    raise ConfigError(
+        Refusal.VALUE, f"core_id '{text}' does not fit", why=why, lever=f"write 0 for any, or some of {every}"
+    )
 
 
 def throughput(model: Model, groups: int, threads: int, frames: int) -> Throughput:

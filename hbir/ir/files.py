@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,15 +24,15 @@ _HEADER_CAP = 100 << 20
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
-    """Open a file beside `path` and rename it into place at the end, so that nothing half-written looks finished.
+def replacing(path: Path) -> Generator[IO[bytes]]:
+    """Open a binary file beside `path` and rename it into place at the end, so that nothing half-written looks finished.
 
     Raises ConfigError HB0801 when the folder cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open(mode) as file:
+        with aside.open("wb") as file:
             yield file
         aside.replace(path)
     except OSError as error:
@@ -43,7 +43,8 @@ def replacing(path: Path, mode: str = "wb") -> Generator[IO[Any]]:
             lever="choose an output folder you may write to",
         ) from None
     finally:
-        aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        if aside.parent.is_dir():  # it may be the file that stood in the way
+            aside.unlink(missing_ok=True)
 
 
 def used_blobs(module: ModuleOp) -> list[BlobAttr]:
@@ -104,26 +105,50 @@ def _read_weights(path: Path, needed: Sequence[BlobAttr], store: ConstantStore) 
     if not isinstance(header, dict):
         raise _bad_weights(path, "header is not a JSON object")
     body = view[8 + size :]
-    table = cast(dict[str, Any], header)
+    spans = _spans(path, cast(dict[str, Any], header), len(body))
     for blob in needed:
         digest = blob.digest.data
-        try:
-            begin, end = (int(at) for at in table[digest]["data_offsets"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise _bad_weights(path, f"no entry for constant {digest[:12]}…") from None
-        if not 0 <= begin <= end <= len(body) or end - begin != blob.size.data:
-            raise _bad_weights(path, f"constant {digest[:12]}… lies outside the file or has another size")
+        if digest not in spans:
+            raise _bad_weights(path, f"no entry for constant {digest[:12]}…")
+        begin, end = spans[digest]
+        if end - begin != blob.size.data:
+            raise _bad_weights(
+                path, f"constant {digest[:12]}… has {end - begin} bytes, the module takes {blob.size.data}"
+            )
         if hashlib.sha256(body[begin:end]).hexdigest() != digest:
             raise _bad_weights(path, f"constant {digest[:12]}… does not have its hash")
         store.add(digest, body[begin:end])
 
 
+def _spans(path: Path, table: Mapping[str, Any], length: int) -> dict[str, tuple[int, int]]:
+    """The bytes of every entry, which cover all `length` bytes behind the header: no hole, no overlap, nothing appended."""
+    spans: dict[str, tuple[int, int]] = {}
+    for digest, entry in table.items():
+        try:
+            begin, end = (int(at) for at in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise _bad_weights(path, f"entry {digest[:12]}… states no bytes") from None
+        spans[digest] = (begin, end)
+    at = 0
+    for begin, end in sorted(spans.values()):
+        if begin != at or end < begin:
+            raise _bad_weights(
+                path, f"an entry begins at byte {begin} and ends at {end}, where the last one ended at {at}"
+            )
+        at = end
+    if at != length:
+        raise _bad_weights(path, f"its entries take {at} bytes, {length} bytes follow the header")
+    return spans
+
+
 def save_module(module: ModuleOp, store: ConstantStore, path: Path) -> None:
-    """Write `path` (`.mlir`) and, beside it, `.weights` with the constants that the module uses."""
-    digests = [blob.digest.data for blob in used_blobs(module)]
-    _write_weights(path.with_suffix(".weights"), store.subset(digests))
-    with replacing(path, "w") as file:
-        file.write(print_module(module))
+    """Write `path` (`.mlir`, UTF-8) and, beside it, `.weights` with the constants that the module uses.
+
+    Raises IrError HB0201 when the store lacks one of them, ConfigError HB0801 when a file cannot be written.
+    """
+    _write_weights(path.with_suffix(".weights"), {blob.digest.data: store.bytes(blob) for blob in used_blobs(module)})
+    with replacing(path) as file:
+        file.write(print_module(module).encode())
 
 
 def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, ConstantStore]:

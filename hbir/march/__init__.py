@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
+from hbir.arguments import checked_path
 from hbir.errors import BackendError
 
 __all__ = ["CONFIDENCES", "MARCHES", "March", "Source", "load_march", "march_from_values", "march_values", "sources"]
@@ -215,13 +216,10 @@ def _read_table(path: Path) -> dict[str, Any]:
 def _path_of(name_or_path: str | Path) -> Path:
     if name_or_path in MARCHES:
         return _FOLDER / f"{name_or_path}.toml"
-    path = Path(name_or_path)
+    lever = f"choose one of {', '.join(MARCHES)}, or give the path of a .toml file"
+    path = checked_path(name_or_path, lambda given, _: BackendError(1, f"march is {given}", lever=lever))
     if path.suffix != ".toml":
-        raise BackendError(
-            1,
-            f"there is no march '{name_or_path}'",
-            lever=f"choose one of {', '.join(MARCHES)}, or give the path of a .toml file",
-        )
+        raise BackendError(1, f"there is no march '{name_or_path}'", lever=lever)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import backends
 from backends import Hbm
 from backends.nash.simulator import simulate
-from hbir.errors import BackendError, FileFormatError, SimulationError
+from hbir.errors import BackendError, FileFormatError, HbError, SimulationError
 from hbir.march import load_march
 from tests.backends.nash.small_networks import small_network
 
@@ -54,6 +55,24 @@ def test_unknown_models_are_refused_with_the_known_ones(binary: Hbm) -> None:
     assert binary[0].name in refusal.value.lever
 
 
+def test_positions_end_and_iteration_does(binary: Hbm) -> None:
+    assert len(binary) == 1
+    assert [function.name for function in binary] == [binary[-1].name]
+    for key in (1, -2, None, 0.0, True, slice(0, 1)):
+        with pytest.raises(BackendError) as refusal:
+            binary[key]
+        assert refusal.value.code == "HB0562"
+        assert refusal.value.lever
+
+
+@pytest.mark.parametrize("inputs", [None, 3, [1], "x"])
+def test_inputs_that_are_no_dictionary_are_refused(binary: Hbm, inputs: Any) -> None:
+    with pytest.raises(BackendError) as refusal:
+        binary[0].feed(inputs)
+    assert refusal.value.code == "HB0561"
+    assert "'x', 'z'" in refusal.value.lever
+
+
 @pytest.mark.parametrize("fault", ["name", "missing", "shape", "dtype"])
 def test_wrong_feeds_are_refused(binary: Hbm, fault: str) -> None:
     _, feeds = small_network("two_inputs")
@@ -83,6 +102,19 @@ def test_wrong_feeds_are_refused(binary: Hbm, fault: str) -> None:
         ({"core_num": 5}, "core_num"),
         ({"max_l2m_size": -1}, "max_l2m_size"),
         ({"max_l2m_size": 1 << 40}, "max_l2m_size"),
+        ({"opt": "2"}, "opt"),
+        ({"opt": None}, "opt"),
+        ({"opt": [2]}, "opt"),
+        ({"opt": True}, "opt"),
+        ({"balance": 50.5}, "balance"),
+        ({"core_num": None}, "core_num"),
+        ({"core_num": 1.0}, "core_num"),
+        ({"core_num": [1]}, "core_num"),
+        ({"max_l2m_size": "0"}, "max_l2m_size"),
+        ({"debug": "no"}, "debug"),
+        ({"desc": 3}, "desc"),
+        ({"desc": "\ud800"}, "desc"),
+        ({"progress": 3}, "progress"),
     ],
 )
 @pytest.mark.parametrize("march", ["nash-e", "nash-p"])
@@ -92,6 +124,35 @@ def test_options_that_a_march_cannot_serve(tmp_path: Path, options: dict[str, An
         backends.compile(module, tmp_path / "a.hbm", march, **options)
     assert refusal.value.code == "HB0551"
     assert word in refusal.value.what
+    assert refusal.value.lever
+    assert list(tmp_path.iterdir()) == []
+
+
+MISUSES: dict[str, tuple[str, Callable[[Any, Path], object]]] = {
+    "march 7": ("HB0501", lambda m, p: backends.compile(m, p / "a.hbm", 7)),
+    "march None": ("HB0501", lambda m, p: backends.compile(m, p / "a.hbm", None)),
+    "path None": ("HB0563", lambda m, _: backends.compile(m, None, "nash-e")),
+    "path with a zero": ("HB0563", lambda m, p: backends.compile(m, f"{p}/\0.hbm", "nash-e")),
+    "module None": ("HB0236", lambda _, p: backends.compile(None, p / "a.hbm", "nash-e")),
+    "link nothing": ("HB0565", lambda _, p: backends.link([], p / "a.hbm")),
+    "link None": ("HB0565", lambda _, p: backends.link(None, p / "a.hbm")),
+    "link one path": ("HB0565", lambda _, p: backends.link("a.hbm", p / "a.hbm")),
+    "link numbers": ("HB0563", lambda _, p: backends.link([3], p / "a.hbm")),
+    "link to a number": ("HB0563", lambda _, p: backends.link([p], 3)),
+    "link to another kind": ("HB0563", lambda _, p: backends.link([p], p / "a.bin")),
+    "read None": ("HB0563", lambda _, p: Hbm(None)),
+    "perf of None": ("HB0563", lambda _, p: backends.hbm_perf(None)),
+    "perf of a missing file": ("HB0628", lambda _, p: backends.hbm_perf(p / "none.hbm")),
+    "perf of a folder": ("HB0628", lambda _, p: backends.hbm_perf(p)),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse_is_refused_and_writes_nothing(tmp_path: Path, name: str) -> None:
+    code, misuse = MISUSES[name]
+    with pytest.raises(HbError) as refusal:
+        misuse(small_network("chain")[0], tmp_path)
+    assert refusal.value.code == code
     assert refusal.value.lever
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbir.errors import IrError
+from hbir.boundary import insert_image_scale
+from hbir.errors import IrError, PassError
 from hbir.module import Module
 from hbir.testing import assert_round_trips, example_feeds, modules
 from passes import calibrate, convert
@@ -22,6 +23,18 @@ NETWORK = """
   ^bb0(%x: tensor<2x3x4x5xf32> loc("x"), %b: tensor<5xf32> loc("b")):
     %0 = "hbir.add"(%x, %b) : (tensor<2x3x4x5xf32>, tensor<5xf32>) -> tensor<2x3x4x5xf32> loc("add")
     "func.return"(%0, %b) : (tensor<2x3x4x5xf32>, tensor<5xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+
+
+IMAGE = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<1x16x16x3xf32>) -> tensor<1x16x16x3xf32>,
+    arg_attrs = [{hbir.name = "x"}], res_attrs = [{hbir.name = "y"}]}> ({
+  ^bb0(%x: tensor<1x16x16x3xf32> loc("x")):
+    %0 = "hbir.clip"(%x) <{min = -128.0 : f64}> : (tensor<1x16x16x3xf32>) -> tensor<1x16x16x3xf32> loc("clip")
+    "func.return"(%0) : (tensor<1x16x16x3xf32>) -> ()
   }) : () -> ()
 }) : () -> ()
 """
@@ -102,6 +115,30 @@ def test_image_preprocess_defaults_and_refusals() -> None:
         _network()[0].flatten_inputs[1].insert_image_preprocess(None)
     with pytest.raises(IrError, match="HB0240"):
         _network()[0].flatten_outputs[0].insert_image_preprocess(None)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_every_pixel_lies_on_the_grid(signed: bool) -> None:
+    module = Module.parse(IMAGE)
+    insert_image_scale(module[0].flatten_inputs[0], 1, 0, signed=signed)
+    assert [op.name for op in module[0].operations] == ["qat.fake_quant", "hbir.clip"]  # there is nothing to compute
+    pixels = np.resize(np.arange(256) - 128 * signed, (1, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(module[0](pixels)[0], pixels, strict=True)
+
+
+def test_an_image_becomes_one_integer_convolution() -> None:
+    """Mean, deviation and channel order cost one layer of the tensor engine, and no rounding but that of its result."""
+    module = Module.parse(IMAGE)
+    module[0].flatten_inputs[0].insert_image_preprocess("bgr2rgb", 1, [120, 110, 100], [60, 50, 40], is_signed=False)
+    feeds = [{"x": np.random.default_rng(seed).integers(0, 256, (1, 16, 16, 3)).astype(np.uint8)} for seed in range(2)]
+    with pytest.raises(PassError, match="HB0332.*its inputs alone"):
+        convert(module, "nash-e")
+    integers = convert(calibrate(module, feeds, observer="max", head_bits=8), "nash-e")
+    kinds = [op.name for op in integers[0].operations if op.operands]
+    assert kinds == ["hbir.cast", "quantized.quantize", "quantized.conv2d", "quantized.dequantize"]
+    wanted, got = module[0].feed(feeds[0])["y"], integers[0].feed(feeds[0])["y"]
+    # Half a step of eight bits over -2.5 to 3.9, and as much again for weights of seven bits.
+    assert np.abs(wanted - got).max() <= 3.9 / 127
 
 
 @given(st.integers(0, 3), st.booleans())

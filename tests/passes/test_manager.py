@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +13,10 @@ from xdsl.dialects.builtin import f32
 
 from hbir import load
 from hbir.dialects.hbir import AddOp, ClipOp, constant
-from hbir.errors import PassError
+from hbir.errors import HbError, PassError
 from hbir.march import load_march
 from hbir.module import Module
-from passes import Pass, Pipeline, Promise, load_pass
+from passes import Pass, Pipeline, Promise, convert, load_pass
 from passes.convert import convert_pipeline
 from passes.manager import PassReport
 
@@ -95,6 +96,33 @@ def test_options() -> None:
 def test_bad_text(text: str, message: str) -> None:
     with pytest.raises(PassError, match=message):
         Pipeline(text)
+
+
+MISUSES: dict[str, tuple[str, Callable[[Module], object]]] = {
+    "no pipeline": ("HB0303", lambda m: Pipeline(None)),
+    "names in a list": ("HB0303", lambda m: Pipeline(["dead-code"])),
+    "a class in place of a pass": ("HB0303", lambda m: Pipeline([load_pass("dead-code")])),
+    "another verification": ("HB0307", lambda m: Pipeline("dead-code", verify="all")),
+    "an observer that is none": ("HB0307", lambda m: Pipeline("dead-code", observer=3)),
+    "a reproducer that is no path": ("HB0307", lambda m: Pipeline("", reproducer=3)),
+    "run None": ("HB0236", lambda m: Pipeline("dead-code").run(None)),
+    "load a number": ("HB0302", lambda m: load_pass(3)),
+    "convert None": ("HB0236", lambda m: convert(None, "nash-e")),
+    "convert for None": ("HB0501", lambda m: convert(m, None)),
+    "convert for a number": ("HB0501", lambda m: convert(m, 7)),
+    "a text for a switch": ("HB0333", lambda m: convert(m, "nash-e", high_precision_output="no")),
+    "a bound below zero": ("HB0304", lambda m: Pipeline("fix-lut{bound=-1}")),
+    "a bound that is none": ("HB0304", lambda m: Pipeline("fix-lut{bound=nan}")),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse_is_refused_with_a_lever(name: str) -> None:
+    code, misuse = MISUSES[name]
+    with pytest.raises(HbError) as refusal:
+        misuse(Module.parse(NETWORK))
+    assert refusal.value.code == code
+    assert refusal.value.lever
 
 
 def test_reports_and_observer() -> None:

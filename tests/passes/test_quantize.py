@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hbir import load, save
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, tensor_type
-from hbir.dialects.hbir import FunctionOp, LinearOp
+from hbir.dialects.hbir import Conv2dOp, FunctionOp, LinearOp
+from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import PassError
 from hbir.module import Module
-from hbir.testing import example_feeds, operations
+from hbir.testing import example_feeds, operations, quant_params
 from hbir.testing.float_graphs import FLOAT_GENERATORS
 from passes import Pipeline, calibrate, convert
 from passes.analysis import grid_sources
@@ -147,6 +148,60 @@ def test_every_type_agrees_with_its_multipliers() -> None:
             assert (m % 2 == 1).all() and (m < 2**15).all() and (m >= 2**14).all()
 
 
+@pytest.mark.parametrize("kind", [Conv2dOp, LinearOp], ids=lambda kind: kind.name)
+def test_a_layer_read_as_floats_and_on_a_grid_is_computed_once(kind: type[Conv2dOp] | type[LinearOp]) -> None:
+    """The integers on the grid are those of the layer's own epilogue, bit for bit."""
+
+    @settings(max_examples=25)
+    @given(operations(kind), quant_params((8, 16), scales=(0.05, 0.3, 1.7)))
+    def check(module: Module, grid: UniformQuantizedType) -> None:
+        fake = calibrate(module, [example_feeds(module[0])], observer="max")
+        layer = next(op for op in fake[0].operations if isinstance(op, kind))
+        assume(not (isinstance(layer, Conv2dOp) and layer.residual is not None))
+        assume(any(isinstance(op, FakeQuantOp) for op in fake[0].operations))
+        both, alone = fake.clone(), fake.clone()
+        for each, outputs in ((both, 2), (alone, 1)):
+            output = next(op for op in each[0].operations if isinstance(op, kind)).results[0]
+            on_grid = FakeQuantOp.make(output, grid=grid)
+            each[0].op.body.block.insert_op_before(on_grid, each[0].return_op)
+            each[0].return_op.operands = [on_grid.output, output][:outputs]
+            each[0].op.properties.pop("res_attrs", None)
+            each[0].update_type()
+        got, wanted = (convert(each, "nash-e") for each in (both, alone))
+        layers = [op for op in got[0].operations if isinstance(op, q.Conv2dOp | kind)]
+        assert [isinstance(op, q.Conv2dOp) and op.multiplier is None for op in layers] == [True]
+        feed = example_feeds(fake[0], 3)
+        floats, (on_grid, plain) = both[0].feed(feed), got[0].feed(feed).values()
+        np.testing.assert_array_equal(on_grid, next(iter(wanted[0].feed(feed).values())), strict=True)
+        reach = float(np.abs(floats["_output_1"]).max(initial=0.0))
+        np.testing.assert_allclose(plain, floats["_output_1"], rtol=0, atol=0.5 * _raw_step(got, 1) + 1e-5 * reach)
+
+    check()
+
+
+def test_two_grids_are_two_epilogues() -> None:
+    module = _linear(4, raw=False)
+    block, (layer,) = module[0].op.body.block, [op for op in module[0].operations if isinstance(op, LinearOp)]
+    second = FakeQuantOp.make(layer.output, grid=UniformQuantizedType.get(8, 0.5))
+    block.insert_op_before(second, module[0].return_op)
+    module[0].return_op.operands = [*module[0].return_op.operands, second.output]
+    module[0].update_type()
+    convs = [op for op in convert(module, "nash-e")[0].operations if isinstance(op, q.Conv2dOp)]
+    assert [conv.grid.bits for conv in convs] == [8, 8]
+
+
+def test_weights_that_leave_int8_have_no_int32_accumulator() -> None:
+    """Far from their zero point they take part as int16, whose accumulator no output holds: the layer stays float."""
+    module = _linear(4, raw=True)
+    scales = "{7.812500e-03,7.812500e-03,7.812500e-03,7.812500e-03}"
+    text = str(module).replace(f"!quant.uniform<i8<-127:127>:f32:0, {scales}>", "!quant.uniform<i8:f32:0, ZEROS>")
+    assert "ZEROS" in text
+    module = Module.parse(text.replace("ZEROS", f"{{{','.join(['0.004:-100'] * 4)}}}"), module.constants)
+    integers = convert(module, "nash-e", verify="exec")
+    x = example_feeds(module[0])["_input_0"]
+    np.testing.assert_allclose(integers[0](x)[0], module[0](x)[0], atol=1e-6)
+
+
 def test_scales_per_axis_on_an_activation_are_refused() -> None:
     text = str(_linear(4, raw=False)).replace(
         "!quant.uniform<i8:f32, 6.250000e-02>", "!quant.uniform<i8:f32:0, {0.5,0.25}>"
@@ -157,7 +212,7 @@ def test_scales_per_axis_on_an_activation_are_refused() -> None:
 
 
 def test_convert_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(PassError, match=r"HB0331.*\['advice'\]"):
+    with pytest.raises(PassError, match=r"HB0334.*\['advice'\]"):
         convert(_linear(1, raw=True), "nash-e", advice=True)
     floats = _linear(1, raw=True)
     for op in list(floats[0].operations):

@@ -49,15 +49,6 @@ def test_a_gray_picture_keeps_its_layout(tmp_path: Path) -> None:
     assert np.abs(module[0].feed({"x": pixels})["y"] - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_pixels_lie_on_their_grid(tmp_path: Path) -> None:
-    from tools.preprocessing import PIXELS
-
-    values = np.arange(256, dtype=np.float32)
-    codes = np.rint(values / PIXELS.scale) + PIXELS.zero_point
-    assert codes.min() == PIXELS.limits[0] and codes.max() == PIXELS.limits[1]
-    assert ((codes - PIXELS.zero_point) * PIXELS.scale == values).all()
-
-
 @pytest.mark.parametrize(
     ("image", "code"),
     [

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,25 @@ def _set(value: Any) -> Callable[[bytes], bytes]:
     return _rewrite(change)
 
 
+def _shift(by: int, grow: bytes) -> Callable[[bytes], bytes]:
+    """Every entry further on, behind bytes that belong to none."""
+
+    def change(header: dict[str, Any]) -> None:
+        for entry in header.values():
+            entry["data_offsets"] = [at + by for at in entry["data_offsets"]]
+
+    def apply(data: bytes) -> bytes:
+        moved = _rewrite(change)(data)
+        size = 8 + int.from_bytes(moved[:8], "little")
+        return moved[:size] + grow + moved[size:]
+
+    return apply
+
+
+def _extra(entry: dict[str, Any]) -> Callable[[bytes], bytes]:
+    return _rewrite(lambda header: header.__setitem__("0" * 64, entry))
+
+
 HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "short": lambda data: data[:7],
@@ -97,6 +119,11 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "swapped offsets": _set([4, 0]),
     "offsets behind the file": _set([1 << 50, (1 << 50) + 4]),
     "overlap": _set([0, 4]),
+    "a hole": _shift(by=4, grow=b"\0" * 4),
+    "an entry that nobody reads": _extra({"data_offsets": [0, 4]}),
+    "an entry without offsets that nobody reads": _extra({}),
+    "appended": lambda data: data + b"\0",
+    "appended twice": lambda data: data + data,
     "truncated": lambda data: data[:-1],
     "flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
 }
@@ -123,10 +150,18 @@ def test_every_truncation_and_many_flips(tmp_path: Path) -> None:
     for _ in range(150):
         at = rng.randrange(len(good))
         weights.write_bytes(good[:at] + bytes([good[at] ^ (1 << rng.randrange(8))]) + good[at + 1 :])
-        try:  # a flip in a field that nobody reads changes nothing
+        try:  # a flip in a field that nobody reads (shape, dtype) changes nothing
             assert str(load(path)) == text
         except FileFormatError as error:
             assert error.code == "HB0601"
+
+
+def test_weights_of_a_constant_that_was_cut_out_of_the_text_may_stay(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+    lines = [line for line in path.read_text().splitlines(keepends=True) if "-> tensor<64xf32>" not in line]
+    text = "".join(lines).replace("%0, %1, %2", "%0, %2").replace("tensor<64xf32>, ", "")
+    path.write_text(text)
+    assert [argument.type.shape for argument in load(path)[0].flatten_outputs] == [(1,), (7,)]
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -179,6 +214,25 @@ def test_the_store(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> None:
         store.array(first, np.float32, (*a.shape, 2))
     with pytest.raises(IrError, match="HB0201.*not in the store"):
         ConstantStore().bytes(first)
+
+
+def test_a_module_without_its_constants_is_not_saved(tmp_path: Path) -> None:
+    text = _saved(tmp_path / "whole").read_text()
+    with pytest.raises(IrError, match="HB0201.*not in the store"):
+        save(Module.parse(text), tmp_path / "net.mlir")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_the_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    path = _saved(tmp_path)
+    module = load(path)
+    module[0].flatten_outputs[0].name = "größe"
+    save(module, path)
+    code = "import sys; from hbir import load, save; save(load(sys.argv[1]), sys.argv[2])"
+    copy = tmp_path / "copy.mlir"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, str(path), str(copy)], env=environment, check=True)
+    assert copy.read_bytes() == path.read_bytes()
 
 
 def test_a_constant_without_elements(tmp_path: Path) -> None:
