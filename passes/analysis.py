@@ -109,10 +109,11 @@ def is_high_precision(op: Operation) -> bool:
 
 
 def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
-    """(values that reach an output past no convolution or matrix product on some path, those that do so on every path).
+    """(values that reach an output past no convolution or matrix product on some path, those of them that none reads).
 
     What the first lose at the ends of their range, nothing averages out: a score, a box. They keep their whole range. The
-    second get sixteen bits as well, which costs little there.
+    second get sixteen bits as well, which costs little there: a convolution that comes behind an operation with a grid of its
+    own (a softmax, say) reads eight bits again.
     """
     near: set[SSAValue] = set()
     feeding: set[SSAValue] = set()
@@ -124,7 +125,7 @@ def head_values(block: Block) -> tuple[set[SSAValue], set[SSAValue]]:
         else:
             if any(result in near for result in op.results):
                 near.update(op.operands)
-            if any(result in feeding for result in op.results):
+            if keeps_grid(op) and any(result in feeding for result in op.results):
                 feeding.update(op.operands)
     return near, {value for value in near - feeding if not _sums_many(value)}
 

@@ -1,4 +1,4 @@
-"""Calibration: run the float network on real inputs, watch every activation, and fix the grids."""
+"""Calibration: run the float network on real inputs, watch every activation, fix the grids, and correct the biases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects.base import Array
-from hbir.dialects.hbir import FunctionOp
+from hbir.dialects.hbir import Conv2dOp, FunctionOp, LinearOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
@@ -16,10 +16,12 @@ from hbir.interpreter import check_input
 from hbir.module import Function, Module
 from hbir.numerics.lut import function_named
 from passes.analysis import head_values, positional_values
+from passes.correct_bias import CorrectBias, InputSamples, weighted_ops
 from passes.insert_fake_quant import InsertFakeQuant, activation_points
 from passes.manager import Pipeline
-from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for
-from passes.rewriting import constant_of, only_user
+from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for, resolution
+from passes.rewriting import constant_of, only_user, users
+from passes.unify_scales import UnifyScales
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
 
@@ -30,6 +32,9 @@ FLOAT_PIPELINE = (
 """What happens to a float network before it is calibrated: everything that must not be rounded in between."""
 
 DEFAULT_OBSERVER = "mse"
+
+WIDE_BELOW = 31.0
+"""Signal to rounding noise in dB under which a positional value gets sixteen bits; eight bits give an even distribution 48."""
 
 
 def _checked_feeds(function: Function, feeds: Mapping[str, Array], number: int) -> list[Array]:
@@ -56,16 +61,22 @@ def calibrate(
     weight_bits: int = 8,
     head_bits: int = 16,
     per_channel: bool = True,
-    asymmetric: bool = False,
+    asymmetric: bool = True,
     percentile: float = 0.99995,
+    wide_below: float = WIDE_BELOW,
+    correct_bias: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Module:
     """Optimise the float graph, observe it on `feeds`, and return it with fake quantisation on every edge.
 
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
     `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values that reach an output
-    past no further convolution or matrix product keep their whole observed range, and get `head_bits` bits where all paths
-    do. `progress` is called with the number of samples done. Raises CalibrationError for data that does not fit, or for none.
+    past no further convolution or matrix product keep their whole observed range, and get `head_bits` bits where no convolution
+    reads them. Of eight-bit values that keep positions (feature maps of a detector), those whose signal is less than
+    `wide_below` dB above the rounding noise get sixteen bits where only convolutions and functions read them; -inf turns that
+    off. `asymmetric` gives eight-bit grids a zero point: results of a relu or swish use all codes then. `correct_bias` takes
+    the mean error of rounding out of the biases. `progress` is called with the number of samples done. Raises
+    CalibrationError for data that does not fit, or for none.
     """
     name = DEFAULT_OBSERVER if observer == "default" else observer
     if name not in OBSERVERS:
@@ -87,6 +98,10 @@ def calibrate(
         raise CalibrationError(
             6, f"percentile {percentile} is not between 0.5 and 1", lever="give the share of values that stays in range"
         )
+    if np.isnan(wide_below):
+        raise CalibrationError(
+            11, "wide_below is not a number of dB", lever="give a number, -inf for eight bits everywhere"
+        )
     # A fixed grid at an input is the user's; weights on a grid mean that the whole module has been through this.
     done = next((op.name for f in module for op in f.operations if _is_calibrated(op, module)), None)
     if done is not None:
@@ -102,22 +117,28 @@ def calibrate(
             7, f"the module has {len(work.functions)} functions", lever="calibrate one function at a time"
         )
     function = work[0]
-    points = list(activation_points(function.op.body.block, accumulators=activation_bits == 8))
+    block = function.op.body.block
+    points = list(activation_points(block, accumulators=activation_bits == 8))
     histograms = [Histogram() for _ in points]
-    samples = _observe(function, feeds, points, histograms, progress)
-    if not samples:
+    inputs = [InputSamples() for _ in weighted_ops(block)]
+    if not _observe(function, feeds, points, histograms, inputs if correct_bias else (), progress):
         raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
-    symmetric = not asymmetric
-    near, head = head_values(function.op.body.block)
-    positional = positional_values(function.op.body.block)
+    near, head = head_values(block)
+    positional = positional_values(block)
     grids: dict[tuple[str, int], UniformQuantizedType] = {}
     for number, (value, histogram) in enumerate(zip(points, histograms, strict=True)):
         bits = head_bits if value in head else activation_bits
         estimate = OBSERVERS["max" if value in near else name]
-        wanted = Request(bits, symmetric, percentile, _curve(value), RARE_POWER if value in positional else 2.0)
-        grids[function.name, number] = grid_for(estimate(histogram, wanted), bits, symmetric)
+        power = RARE_POWER if value in positional else 2.0
+        wanted = Request(bits, not asymmetric, percentile, _curve(value), power)
+        grid = grid_for(estimate(histogram, wanted), bits, not asymmetric)
+        if bits == 8 and value in positional - near and _may_widen(value, points):
+            if resolution(histogram, grid, wanted.curve) < wide_below:
+                grid = grid_for((histogram.low, histogram.high), 16, True)
+        grids[function.name, number] = grid
     insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
-    return Pipeline([insert]).run(work)
+    samples = {(function.name, number): kept for number, kept in enumerate(inputs)}
+    return Pipeline([insert, UnifyScales(), CorrectBias(samples)]).run(work)
 
 
 def _is_calibrated(op: Operation, module: Module) -> bool:
@@ -135,29 +156,42 @@ def _curve(value: SSAValue) -> Callable[[Doubles], Doubles] | None:
     return function.evaluate
 
 
+def _may_widen(value: SSAValue, points: Sequence[SSAValue]) -> bool:
+    """Whether only convolutions and functions read a value. A concat would widen its other operands too, and a convolution
+    without a grid hands out its accumulator, which int16 inputs make too wide for an output."""
+    readers = users(value)
+    return all(isinstance(r, FunctionOp | Conv2dOp | LinearOp) and r.results[0] in points for r in readers)
+
+
 def _observe(
     function: Function,
     feeds: Iterable[Mapping[str, Array]],
-    points: Sequence[object],
+    points: Sequence[SSAValue],
     histograms: Sequence[Histogram],
+    inputs: Sequence[InputSamples],
     progress: Callable[[int], None] | None,
 ) -> int:
-    where = {id(value): index for index, value in enumerate(points)}
-    arguments = [where.get(id(argument)) for argument in function.op.body.block.args]
+    """Run all samples; how many there were. `inputs` are those of the convolutions and linear layers, or none."""
+    block = function.op.body.block
+    watchers: dict[SSAValue, list[Histogram | InputSamples]] = {}
+    for value, histogram in zip(points, histograms, strict=True):
+        watchers.setdefault(value, []).append(histogram)
+    for op, kept in zip(weighted_ops(block), inputs, strict=False):
+        watchers.setdefault(op.input, []).append(kept)
+
+    def watch(values: Iterable[SSAValue], arrays: Iterable[Array]) -> None:
+        for value, array in zip(values, arrays, strict=True):
+            for watcher in watchers.get(value, ()):
+                watcher.add(np.asarray(array))
 
     def hook(op: Operation, results: Sequence[Array]) -> None:
-        for value, array in zip(op.results, results, strict=True):
-            index = where.get(id(value))
-            if index is not None:
-                histograms[index].add(np.asarray(array))
+        watch(op.results, results)
 
     prepared = function.prepare()
     samples = 0
     for sample in feeds:
         arrays = _checked_feeds(function, sample, samples)
-        for index, array in zip(arguments, arrays, strict=True):
-            if index is not None:
-                histograms[index].add(array)
+        watch(block.args, arrays)
         prepared.run(arrays, hook)
         samples += 1
         if progress is not None:

@@ -11,9 +11,13 @@ from hypothesis import given, settings
 
 from hbir.dialects.qat import FakeQuantOp
 from hbir.errors import CalibrationError
+from hbir.ir.constants import ConstantStore
+from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.testing import assert_same_semantics, example_feeds, modules
 from passes import calibrate
+from passes.correct_bias import weighted_ops
+from passes.rewriting import constant_of
 
 NETWORK = """
 "builtin.module"() ({
@@ -34,9 +38,14 @@ def _grids(module: Module) -> list[tuple[int, float, int]]:
 
 
 def test_grids_follow_the_data() -> None:
-    calibrated = calibrate(Module.parse(NETWORK), [GOOD], observer="max", head_bits=8)
-    found = sorted(scale for _, scale, _ in _grids(calibrated))
+    symmetric = calibrate(Module.parse(NETWORK), [GOOD], observer="max", head_bits=8, asymmetric=False)
+    found = sorted(scale for _, scale, _ in _grids(symmetric))
     assert found == [np.float32(reach / 127) for reach in (3, 8, 11)]
+    # By default the codes cover the range: a in [-2, 3], b in [0, 8], their sum in [-1.75, 11].
+    default = calibrate(Module.parse(NETWORK), [GOOD], observer="max", head_bits=8)
+    found = sorted((scale, zero) for _, scale, zero in _grids(default))
+    ranges = ((-2, 3), (0, 8), (-1.75, 11))
+    assert found == [(np.float32((high - low) / 255), round(-128 - low * 255 / (high - low))) for low, high in ranges]
 
 
 def test_bits_and_asymmetry() -> None:
@@ -57,7 +66,9 @@ def test_progress_and_any_iterable() -> None:
         for factor in (1, 2, 3):
             yield {name: array * np.float32(factor) for name, array in GOOD.items()}
 
-    calibrated = calibrate(Module.parse(NETWORK), samples(), observer="max", progress=seen.append, head_bits=8)
+    calibrated = calibrate(
+        Module.parse(NETWORK), samples(), observer="max", progress=seen.append, head_bits=8, asymmetric=False
+    )
     assert seen == [1, 2, 3]
     assert max(scale for _, scale, _ in _grids(calibrated)) == np.float32(33 / 127)
 
@@ -74,11 +85,82 @@ def test_progress_and_any_iterable() -> None:
         ([GOOD], {"observer": "median"}, "HB0404.*'median'"),
         ([GOOD], {"activation_bits": 4}, "HB0405"),
         ([GOOD], {"percentile": 95}, "HB0406"),
+        ([GOOD], {"wide_below": np.nan}, "HB0411"),
     ],
 )
 def test_bad_calibration_is_refused(feeds: list[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         calibrate(Module.parse(NETWORK), feeds, **options)
+
+
+DETECTOR = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<1x8x8x1xf32>) -> tensor<1x8x8x2xf32>,
+    arg_attrs = [{hbir.name = "x"}]}> ({
+  ^bb0(%x: tensor<1x8x8x1xf32>):
+    %v = "hbir.constant"() <{value = FIRST}> : () -> tensor<2x1x1x1xf32>
+    %w = "hbir.constant"() <{value = SECOND}> : () -> tensor<2x1x1x2xf32>
+    %b = "hbir.constant"() <{value = BIAS}> : () -> tensor<2xf32>
+    %0 = "hbir.conv2d"(%x, %v, %b) <{operandSegmentSizes = array<i32: 1, 1, 1, 0>, stride = array<i64: 1, 1>,
+      pad = array<i64: 0, 0, 0, 0>, dilation = array<i64: 1, 1>, groups = 1 : i64}>
+      : (tensor<1x8x8x1xf32>, tensor<2x1x1x1xf32>, tensor<2xf32>) -> tensor<1x8x8x2xf32> loc("first")
+    %1 = "hbir.function"(%0) <{function = "silu"}> : (tensor<1x8x8x2xf32>) -> tensor<1x8x8x2xf32> loc("swish")
+    %2 = "hbir.conv2d"(%1, %w, %b) <{operandSegmentSizes = array<i32: 1, 1, 1, 0>, stride = array<i64: 1, 1>,
+      pad = array<i64: 0, 0, 0, 0>, dilation = array<i64: 1, 1>, groups = 1 : i64}>
+      : (tensor<1x8x8x2xf32>, tensor<2x1x1x2xf32>, tensor<2xf32>) -> tensor<1x8x8x2xf32> loc("second")
+    %3 = "hbir.softmax"(%2) <{axis = 3 : i64}> : (tensor<1x8x8x2xf32>) -> tensor<1x8x8x2xf32> loc("scores")
+    "func.return"(%3) : (tensor<1x8x8x2xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+
+
+def _detector() -> Module:
+    store, text = ConstantStore(), DETECTOR
+    constants = {"FIRST": [1.0, -0.7], "SECOND": [0.5, -0.3, 0.2, 0.9], "BIAS": [0.1, -0.2]}
+    for name, numbers in constants.items():
+        blob = store.put(np.array(numbers, np.float32))
+        text = text.replace(name, f'#hbir.blob<"{blob.digest.data}", {blob.size.data}>')
+    return Module.parse(text, store)
+
+
+def _pictures(spike: float) -> list[dict[str, Any]]:
+    """64 pictures of noise with a standard deviation of 1, and one value of 4096 that stands out."""
+    x = np.random.default_rng(0).standard_normal((64, 1, 8, 8, 1)).astype(np.float32)
+    x[7, 0, 3, 3, 0] = spike
+    return [{"x": one} for one in x]
+
+
+def _bits(module: Module) -> dict[str, int]:
+    return {layer_name(op): op.grid.bits for op in module[0].operations if isinstance(op, FakeQuantOp)}
+
+
+def test_what_eight_bits_would_drown_gets_sixteen() -> None:
+    layers = ("x", "first", "swish")
+    assert {_bits(calibrate(_detector(), _pictures(3.0)))[layer] for layer in layers} == {8}
+    spiked = _bits(calibrate(_detector(), _pictures(100.0), observer="max"))
+    assert {spiked[layer] for layer in layers} == {16}
+    everything = _bits(calibrate(_detector(), _pictures(3.0), wide_below=np.inf))
+    assert {everything[layer] for layer in layers} == {16}
+    never = _bits(calibrate(_detector(), _pictures(100.0), observer="max", wide_below=-np.inf))
+    assert {never[layer] for layer in layers} == {8}
+
+
+def test_what_only_a_softmax_reads_before_the_output_gets_the_bits_of_the_head() -> None:
+    for bits in (8, 16):
+        found = _bits(calibrate(_detector(), _pictures(3.0), head_bits=bits))
+        assert (found["second"], found["scores"]) == (bits, bits)
+
+
+def test_biases_are_corrected_by_default() -> None:
+    def biases(**options: Any) -> list[Any]:
+        done = calibrate(_detector(), _pictures(3.0), **options)
+        operands = [op.bias for op in weighted_ops(done[0].op.body.block)]
+        return [None if value is None else constant_of(value, done.constants) for value in operands]
+
+    for kept, corrected in zip(biases(correct_bias=False), biases(), strict=True):
+        np.testing.assert_array_equal(kept, np.array([0.1, -0.2], np.float32))
+        assert 0 < np.abs(corrected - kept).max() < 0.02  # a step of the inputs is 0.03
 
 
 def test_two_functions_are_refused() -> None:

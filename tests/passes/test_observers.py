@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hbir.errors import CalibrationError
 from hbir.numerics import fake_quantize
-from passes.observers import BINS, OBSERVERS, Histogram, Request, grid_for, weight_grid
+from passes.observers import BINS, OBSERVERS, Histogram, Request, grid_for, resolution, weight_grid
 
 Array = npt.NDArray[np.float32]
 
@@ -176,3 +176,26 @@ def test_zeros_do_not_make_kl_clip_the_rest() -> None:
     histogram.add(np.concatenate([np.zeros(90_000), np.abs(rng.standard_normal(10_000))]).astype(np.float32))
     _, high = OBSERVERS["kl"](histogram, Request(8))
     assert high > 2.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("curve", [None, _swish])
+def test_resolution_is_signal_over_noise(kind: str, curve: Any) -> None:
+    data = _data(kind).astype(np.float64)
+    grid = grid_for((float(data.min()), float(data.max())), 8, False)
+    found = resolution(_histogram(data.astype(np.float32)), grid, curve)
+    signal = data if curve is None else curve(data)
+    noise = _true_error(data.astype(np.float32), float(data.min()), float(data.max()), 8, False, curve)
+    if signal.var() < 1e-12 or noise < 1e-9 * signal.var():
+        assert found > 60
+    else:
+        # Values are known to a bin, a sixteenth of a step.
+        assert found == pytest.approx(10 * np.log10(signal.var() / noise), abs=0.7)
+
+
+def test_an_even_distribution_keeps_48_dB_and_a_spike_drowns_it() -> None:
+    even = np.random.default_rng(4).uniform(-1, 1, 100_000).astype(np.float32)
+    assert resolution(_histogram(even), grid_for((-1, 1), 8, True)) == pytest.approx(48, abs=0.5)
+    spike = np.append(even, np.float32(30))
+    assert resolution(_histogram(spike), grid_for((-30, 30), 8, True)) < 20
+    assert resolution(Histogram(), grid_for((-1, 1), 8, True)) == np.inf

@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given, settings
 
 from hbir.errors import PassError
+from hbir.march import load_march
 from hbir.module import Module
 from hbir.testing import assert_round_trips, assert_same_semantics, modules
 from passes import Pipeline, Promise, available_passes, load_pass
 from passes.calibrate import FLOAT_PIPELINE
+from passes.convert import convert_pipeline
 
 DIALECTS = {
     "canonicalize": ("hbir",),
     "cancel-transposes": ("hbir", "qat"),
+    "correct-bias": ("hbir", "qat"),
     "dead-code": ("hbir", "quantized"),
     "fix-lut": ("quantized",),
     "fold-batch-norm": ("hbir",),
@@ -23,6 +26,8 @@ DIALECTS = {
     "fuse-conv-add-relu": ("hbir",),
     "high-precision-output": ("quantized",),
     "insert-fake-quant": ("hbir",),
+    "merge-duplicates": ("hbir", "qat", "quantized"),
+    "narrow-movement": ("hbir", "quantized"),
     "prove-intervals": ("quantized",),
     "quantize": ("hbir", "qat"),
     "unify-scales": ("hbir", "qat"),
@@ -77,10 +82,7 @@ def test_the_float_pipeline(module: Module) -> None:
     assert_same_semantics(module, changed, tolerance=1e-4)
 
 
-INTEGER_PIPELINE = (
-    f"{FLOAT_PIPELINE},insert-fake-quant,unify-scales,quantize,fix-lut,fold-requantize,canonicalize,cancel-transposes,"
-    "dead-code,prove-intervals"
-)
+INTEGER_PIPELINE = convert_pipeline(load_march("nash-e")).replace("unify-scales", "insert-fake-quant,unify-scales")
 
 
 @settings(max_examples=25)
