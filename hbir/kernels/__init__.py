@@ -32,7 +32,7 @@ from hbir.kernels.packing import pack_weight, packed_size, unpack_weight
 from hbir.kernels.pool import avg_pool2d, bind_avg_pool2d, bind_max_pool2d, max_pool2d, pool2d_output_shape
 from hbir.kernels.reduce import argmax, bind_reduce_sum, reduce_max, reduce_min, reduce_sum
 from hbir.kernels.resize import bind_resize, resize, resize_output_shape
-from hbir.kernels.table import bind_table_int8, bind_table_int16, table_int8, table_int16
+from hbir.kernels.table import bind_table_int8, bind_table_int16, bind_table_segmented, table_int8, table_int16
 
 __all__ = [
     "add",
@@ -55,6 +55,7 @@ __all__ = [
     "bind_sub",
     "bind_table_int8",
     "bind_table_int16",
+    "bind_table_segmented",
     "clz",
     "conv2d",
     "conv2d_output_shape",

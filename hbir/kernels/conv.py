@@ -121,15 +121,45 @@ def conv2d(
     return y
 
 
-def _nanoseconds(x: Array, weight_shape: WeightShape, groups: int, rows: int) -> float:
+def _is_scalar(x: Array, weight: Array, weight_shape: WeightShape, groups: int) -> bool:
+    """Whether no tile computes this: int16 weights, or int16 activations each of which feeds several channels depthwise."""
+    return x.itemsize == 2 and (
+        weight.itemsize == 2 or (is_depthwise(weight_shape, groups) and weight_shape[0] != groups)
+    )
+
+
+def _nanoseconds(x: Array, weight: Array, weight_shape: WeightShape, groups: int, rows: int) -> float:
     """About what the convolution takes one thread, from measured times of a multiply-accumulate."""
     channels, kernel_height, kernel_width, cin = weight_shape
-    if is_depthwise(weight_shape, groups):
-        rate = 0.04 if x.itemsize == 1 else 2.5
+    depthwise = is_depthwise(weight_shape, groups)
+    if _is_scalar(x, weight, weight_shape, groups):
+        rate = 3.0 if depthwise else 0.45
     else:
+        rate = (0.04 if depthwise else 0.007 if cin % 4 == 0 else 0.03) * x.itemsize
+    if not depthwise:
         channels = groups * -(-channels // groups // LANES) * LANES
-        rate = 0.45 if x.itemsize == 2 else 0.007 if cin % 4 == 0 else 0.03
     return rate * rows * channels * kernel_height * kernel_width * cin
+
+
+def _loops(scalar: bool, wide: bool, depthwise: bool) -> tuple[int, int]:
+    """Addresses of the task and of the epilogue it calls; only what is needed is compiled."""
+    from hbir.kernels.jit.tiles import finish
+
+    if scalar:
+        from hbir.kernels.jit.scalar import scalar_task
+
+        return scalar_task, finish
+    if wide:
+        from hbir.kernels.jit.wide import wide_finish, wide_task
+
+        return wide_task, wide_finish
+    if depthwise:
+        from hbir.kernels.jit.depthwise import depthwise_task
+
+        return depthwise_task, finish
+    from hbir.kernels.jit.dense import dense_task
+
+    return dense_task, finish
 
 
 def _check_vector(name: str, values: Array, channels: int, dtype: np.dtype[Any]) -> None:
@@ -200,7 +230,7 @@ def bind_conv2d(
     """
     from hbir.kernels.jit import workers as jit
     from hbir.kernels.jit.dense import CONV
-    from hbir.kernels.jit.tiles import MODES, finish, fused_block, row_block
+    from hbir.kernels.jit.tiles import MODES, fused_block, row_block
 
     shape = conv2d_output_shape(x.shape, weight_shape, stride=stride, pad=pad, dilation=dilation)
     result_array(out, shape, None, out.dtype)
@@ -214,18 +244,19 @@ def bind_conv2d(
     mode = MODES.index("raw" if multiplier is None else "plain" if residual is None else "residual")
 
     rows, blocks = shape[0] * shape[1] * shape[2], -(-channels // groups // LANES)
-    tasks = jit.split(_nanoseconds(x, weight_shape, groups, rows), 2 * jit.threads())
-    wide = x.itemsize == 2
+    tasks = jit.split(_nanoseconds(x, weight, weight_shape, groups, rows), 2 * jit.threads())
+    scalar = _is_scalar(x, weight, weight_shape, groups)
+    loop, finish = _loops(scalar, x.itemsize == 2, is_depthwise(weight_shape, groups))
     # Weights that outgrow a core's second-level cache are split between the threads, instead of read by each of them.
-    by_columns = not wide and groups == 1 and blocks >= 8 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks)
+    by_columns = groups == 1 and blocks >= 8 * tasks and (weight.size > 1 << 19 or rows < 24 * tasks) and not scalar
     tasks = min(tasks, blocks if by_columns else rows)
     x_n, x_h, x_w, _ = x.strides
     y_n, y_h, y_w, _ = out.strides
     residual_n, residual_h, residual_w, _ = added.strides
     fields = {
-        "tasks": tasks, "by_columns": int(by_columns), "row_block": weight.itemsize if wide else row_block,
+        "tasks": tasks, "by_columns": int(by_columns), "row_block": weight.itemsize if scalar else row_block,
         "fused_block": fused_block, "finish": finish,
-        "kind": 16 * mode if wide else 4 * mode + out.itemsize - 1,
+        "kind": 4 * mode + min(out.itemsize, 4) - 1,
         "x": address(x), "x_n": x_n, "x_h": x_h, "x_w": x_w,
         "batch": x.shape[0], "height": x.shape[1], "width": x.shape[2], "cin": cin,
         "y": address(out), "y_n": y_n, "y_h": y_h, "y_w": y_w, "y_c": out.itemsize,
@@ -242,12 +273,6 @@ def bind_conv2d(
         "residual_multiplier": residual_multiplier, "residual_shift": residual_shift, "residual_zp": residual_zp,
         "out_multiplier": out_multiplier, "out_shift": out_shift,
     }  # fmt: skip
-    if wide:
-        from hbir.kernels.jit.wide import wide_task as loop
-    elif is_depthwise(weight_shape, groups):
-        from hbir.kernels.jit.depthwise import depthwise_task as loop
-    else:
-        from hbir.kernels.jit.dense import dense_task as loop
     return jit.bind_task(
         loop, tasks, make_record(CONV, fields), x, weight, bias, multiplier, shift, residual, out, unused, pad_lines
     )

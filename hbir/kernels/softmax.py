@@ -15,14 +15,22 @@ IntArray = npt.NDArray[Any]
 
 
 def _exponentials(x: IntArray, table: IntArray, axis: int) -> IntArray:
-    wide = x.astype(np.int64)
+    wide = x.astype(np.int32)
     d = wide - wide.max(axis=axis, keepdims=True)
     entries = table.astype(np.int64)
     if x.dtype == np.int8:
         return entries[d + 255]
     halved = np.maximum(apply_scale(d, 2, 2), -32768)
-    at, fraction = (halved >> 7) + 256, halved & 127
-    return apply_scale((entries[at] << 7) + (entries[at + 1] - entries[at]) * fraction, 1, 7)
+    if halved.size <= 32769:
+        return apply_scale(_interpolated(entries, halved), 1, 7)
+    # Every exponential there can be, once: then looking up is all there is to do.
+    return apply_scale(_interpolated(entries, np.arange(-32768, 1)), 1, 7).take(halved + 32768)
+
+
+def _interpolated(entries: IntArray, x: IntArray) -> IntArray:
+    """TOSA's TABLE of int16 `x`, with its seven bits of fraction."""
+    at, fraction = (x >> 7) + 256, x & 127
+    return (entries[at] << 7) + (entries[at + 1] - entries[at]) * fraction
 
 
 def _leading_zeros(total: IntArray) -> IntArray:
@@ -49,9 +57,7 @@ def softmax(
     total = e.sum(axis=axis, keepdims=True)
     zeros = _leading_zeros(total)
     index = ((total << (zeros - 1)) >> 14) - 98304
-    entries = reciprocal_table.astype(np.int64)
-    at, fraction = (index >> 7) + 256, index & 127
-    reciprocal = (entries[at] << 7) + (entries[at + 1] - entries[at]) * fraction
+    reciprocal = _interpolated(reciprocal_table.astype(np.int64), index)
     product = apply_scale(e * reciprocal, 1, 7)
     # ARITHMETIC_RIGHT_SHIFT with rounding adds the last bit shifted out; a shift of 0 adds nothing.
     right = 17 - zeros

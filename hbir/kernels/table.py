@@ -1,4 +1,4 @@
-"""Table lookups: 256 entries for int8, and TOSA's 513 interpolated entries for int16."""
+"""Table lookups: 256 entries for int8, TOSA's 513 interpolated entries and the segmented form for int16."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hbir.kernels.common import result_array
+from hbir.kernels.common import address, result_array
 from hbir.kernels.elementwise import bind_elementwise
 
-__all__ = ["bind_table_int16", "bind_table_int8", "table_int16", "table_int8"]
+__all__ = ["bind_table_int16", "bind_table_int8", "bind_table_segmented", "table_int16", "table_int8"]
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +68,31 @@ def table_int16(
     y = result_array(out, x.shape, out_dtype, np.int32 if multiplier is None else np.int16)
     bind_table_int16(x, table, multiplier=multiplier, shift=shift, zp_out=zp_out, lo=lo, hi=hi, out=y)()
     return y
+
+
+def bind_table_segmented(x: Array, starts: Array, spacings: Array, entries: Array, *, out: Array) -> Callable[[], None]:
+    """`hbir.numerics.lut.SegmentedTable` with everything resolved: call the result to run it on what the arrays then hold.
+
+    int16 `x` and `out` of any shape; int16 `starts` (N,), int8 or uint8 `spacings` (N,), int16 `entries` (N, 64), contiguous,
+    N from 1 to 64. Raises ValueError for others.
+    """
+    segments = len(starts)
+    table = (starts, np.dtype(np.int16), (segments,)), (entries, np.dtype(np.int16), (segments, 64))
+    fits = all(part.dtype == dtype and part.shape == shape and part.flags.c_contiguous for part, dtype, shape in table)
+    fits = fits and spacings.itemsize == 1 and spacings.shape == (segments,) and spacings.flags.c_contiguous
+    if not fits or not 1 <= segments <= 64 or x.dtype != np.int16:
+        raise ValueError(
+            "a segmented table is 1 to 64 int16 starts, as many int8 spacings and rows of 64 int16, its input int16, not "
+            f"{starts.dtype} {starts.shape}, {spacings.dtype} {spacings.shape}, {entries.dtype} {entries.shape}, {x.dtype}"
+        )
+    run = bind_elementwise(
+        "table_segmented", x, entries, out, starts=address(starts), spacings=address(spacings), segments=segments
+    )
+
+    def call(_alive: tuple[Array, Array] = (starts, spacings)) -> None:
+        run()
+
+    return call
 
 
 def _check(x: Array, table: Array, dtype: np.dtype[Any], entries: int) -> None:

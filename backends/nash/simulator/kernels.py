@@ -14,7 +14,6 @@ from backends.nash.isa.rules import Params
 from hbir import kernels
 from hbir.kernels.softmax import softmax
 from hbir.numerics import apply_scale
-from hbir.numerics.lut import SegmentedTable
 
 __all__ = ["BINDERS", "Arrays", "Step"]
 
@@ -139,14 +138,6 @@ def _softmax(v: Arrays, p: Params) -> Step:
     )
 
 
-def _segmented(v: Arrays, p: Params) -> Step:
-    def run() -> None:
-        table = SegmentedTable(v["starts"], v["spacings"].view(np.uint8), v["entries"])
-        v["out"][...] = table.evaluate(v["x"])
-
-    return run
-
-
 def _window(p: Params) -> dict[str, Any]:
     return {"kernel": (p["kernel_h"], p["kernel_w"]), "stride": (p["stride_h"], p["stride_w"]), "pad": _pad(p)}
 
@@ -213,7 +204,9 @@ BINDERS: Mapping[str, Callable[[Arrays, Params], Step]] = MappingProxyType(
         "RESCALE": _rescale,
         "TABLE8": lambda v, p: kernels.bind_table_int8(v["x"], v["table"], out=v["out"]),
         "TABLE16": lambda v, p: kernels.bind_table_int16(v["x"], v["table"], **_scaled_out(p), out=v["out"]),
-        "SEGMENTED": _segmented,
+        "SEGMENTED": lambda v, p: kernels.bind_table_segmented(
+            v["x"], v["starts"], v["spacings"], v["entries"], out=v["out"]
+        ),
         "REDUCE_SUM": _reduce_sum,
         "REDUCE_MAX": lambda v, p: partial(np.max, v["x"], axis=_axes(p), keepdims=True, out=v["out"]),
         "REDUCE_MIN": lambda v, p: partial(np.min, v["x"], axis=_axes(p), keepdims=True, out=v["out"]),

@@ -241,9 +241,6 @@ class SegmentedOp(QuantizedOperation):
 
     @staticmethod
     def bind(x: Array, starts: Array, spacings: Array, entries: Array, *, out: Array, **_: Any) -> Run:
-        from hbir.numerics.lut import SegmentedTable
+        from hbir.kernels import bind_table_segmented
 
-        def run() -> None:
-            out[...] = SegmentedTable(starts, spacings.astype(np.uint8), entries).evaluate(x)
-
-        return run
+        return bind_table_segmented(x, starts, spacings, entries, out=out)

@@ -56,31 +56,28 @@ def _copy_run(target, source, count):
 
 
 @inner
-def _gather(c, address, iy, ix, target):
-    """Copy the window whose first element is at row `iy`, column `ix` of an image to `target`, in the order of K."""
-    run = c.kernel_width * c.cin
+def _gather(c, size, address, iy, ix, target):
+    """Copy a window to `target`, in the order of K; its first element, of `size` bytes, is at row `iy`, column `ix`."""
+    tap = c.cin * size
+    run = c.kernel_width * tap
     inside = iy >= 0 and iy + (c.kernel_height - 1) * c.dilation_y < c.height
     inside = inside and ix >= 0 and ix + (c.kernel_width - 1) * c.dilation_x < c.width
-    if inside and run >= 4 and (c.kernel_width == 1 or (c.dilation_x == 1 and c.x_w == c.cin)):
-        line = address + iy * c.x_h + ix * c.x_w
+    if inside and run >= 4 and (c.kernel_width == 1 or (c.dilation_x == 1 and c.x_w == tap)):
         for i in range(c.kernel_height):
-            _copy_run(target + i * run, line + i * c.dilation_y * c.x_h, run)
+            _copy_run(target + i * run, address + i * c.dilation_y * c.x_h, run)
         return
     to = pointer_int8(target)
-    pad = pointer_int8(c.pad_line)[0]
     at = 0
     for i in range(c.kernel_height):
         y = iy + i * c.dilation_y
         for j in range(c.kernel_width):
             x = ix + j * c.dilation_x
-            if y >= 0 and y < c.height and x >= 0 and x < c.width:
-                source = pointer_int8(address + y * c.x_h + x * c.x_w)
-                for k in range(c.cin):
-                    to[at + k] = source[k]
-            else:
-                for k in range(c.cin):
-                    to[at + k] = pad
-            at += c.cin
+            seen = y >= 0 and y < c.height and x >= 0 and x < c.width
+            place = address + i * c.dilation_y * c.x_h + j * c.dilation_x * c.x_w
+            source = pointer_int8(place if seen else c.pad_line)
+            for k in range(tap):
+                to[at + k] = source[k]
+            at += tap
 
 
 @inner
@@ -93,6 +90,63 @@ def _ends_narrow(c):
     """Whether the parameters of the epilogue, but for its factors, suit `fused_function`: plain, int8 and 32 bits wide."""
     limits = c.lo >= -(1 << 31) and c.hi < 1 << 31
     return c.kind == 0 and limits and c.zp_out > -(1 << 15) and c.zp_out < 1 << 15
+
+
+@inner
+def _first(c, row):
+    """Image, row and column of the output position number `row`."""
+    n = row // (c.out_height * c.out_width)
+    oy = row // c.out_width - n * c.out_height
+    return n, oy, row - (n * c.out_height + oy) * c.out_width
+
+
+@inner
+def _walk(c, at, present, tile_rows, image, channel, base, origin_y, origin_x, targets, others):
+    """Where the windows of the next `present` output positions begin and their results go; returns what follows `at`.
+
+    `image`: address of the first input channel; `channel`: the first output channel. Missing rows repeat the last one and are
+    not written.
+    """
+    n, oy, ox = at
+    # Locals and plain pointers, because the compiler must expect every store to change the record.
+    bases, to_y, to_x = (
+        pointer_int64(_address(base)),
+        pointer_int64(_address(origin_y)),
+        pointer_int64(_address(origin_x)),
+    )
+    to_target, to_other = pointer_int64(_address(targets)), pointer_int64(_address(others))
+    stride_x, move, y_w, residual_w = c.stride_x, c.stride_x * c.x_w, c.y_w, c.residual_w
+    r = 0
+    while r < present:
+        last = min(present, r + c.out_width - ox)
+        iy, ix = oy * c.stride_y - c.top, ox * stride_x - c.left
+        line = image + n * c.x_n + iy * c.x_h + ix * c.x_w
+        target = c.y + channel * c.y_c + n * c.y_n + oy * c.y_h + ox * y_w
+        other = c.residual + channel * c.residual_c + n * c.residual_n + oy * c.residual_h + ox * residual_w
+        ox += last - r
+        while r < last:
+            bases[r], to_y[r], to_x[r], to_target[r], to_other[r] = line, iy, ix, target, other
+            line, ix, target, other = line + move, ix + stride_x, target + y_w, other + residual_w
+            r += 1
+        if ox == c.out_width:
+            ox = 0
+            oy += 1
+            if oy == c.out_height:
+                oy = 0
+                n += 1
+    for r in range(present, tile_rows):
+        bases[r], to_y[r], to_x[r] = bases[present - 1], to_y[present - 1], to_x[present - 1]
+    return n, oy, ox
+
+
+@inner
+def _is_linear(c):
+    """Whether each row reads one place, and those places and the results are one line of memory each."""
+    linear = c.kernel_height == 1 and c.kernel_width == 1 and c.stride_y == 1 and c.stride_x == 1
+    linear = linear and c.out_height == c.height and c.out_width == c.width and c.top == 0 and c.left == 0
+    linear = linear and c.x_h == c.x_w * c.width and c.y_h == c.y_w * c.width and c.residual_h == c.residual_w * c.width
+    images = c.x_n == c.x_h * c.height and c.y_n == c.y_h * c.height and c.residual_n == c.residual_h * c.height
+    return linear and (c.batch == 1 or images)
 
 
 @inner
@@ -166,11 +220,7 @@ def dense_task(index, record):
     narrow, halves, scrap = np.zeros(7, np.int64), np.zeros(64, np.int64), np.zeros(64, np.int8)
     narrow[0], narrow[1], narrow[2] = _address(correction), _address(halves), _address(targets)
     narrow[4], narrow[5], narrow[6] = (1 << 31) + (c.zp_out << 32), c.lo, c.hi
-    # Rows of a pointwise convolution over whole images are one line of memory.
-    linear = in_place and kernel == 1 and c.stride_y == 1 and c.stride_x == 1
-    linear = linear and c.out_height == c.height and c.out_width == c.width and c.top == 0 and c.left == 0
-    linear = linear and c.x_h == c.x_w * c.width and c.y_h == c.y_w * c.width
-    linear = linear and (c.batch == 1 or (c.x_n == c.x_h * c.height and c.y_n == c.y_h * c.height))
+    linear = in_place and _is_linear(c)
 
     for group in range(c.groups):
         block = first_block
@@ -191,9 +241,7 @@ def dense_task(index, record):
             fused = (
                 tile_rows > 1 and _ends_narrow(c) and narrow_factors(multiplier, shift, first, count, columns, halves)
             )
-            n = first_row // (c.out_height * c.out_width)
-            oy = first_row // c.out_width - n * c.out_height
-            ox = first_row - (n * c.out_height + oy) * c.out_width
+            at = _first(c, first_row)
             row = first_row
             while row < last_row:
                 present = min(tile_rows, last_row - row)
@@ -202,42 +250,23 @@ def dense_task(index, record):
                         targets[r] = _address(scrap)
                 if fused and linear:
                     for r in range(tile_rows):
-                        at = row + min(r, present - 1)
-                        pointers[r] = c.x + group * c.cin + at * c.x_w
+                        line = row + min(r, present - 1)
+                        pointers[r] = c.x + group * c.cin + line * c.x_w
                         if r < present:
-                            targets[r] = c.y + first + at * c.y_w
+                            targets[r] = c.y + first + line * c.y_w
                     call_tile(
                         c.fused_block, tile_rows, columns, _address(pointers), 1, quads, panel, stride, _address(narrow)
                     )
                     row += present
                     continue
-                for r in range(present):
-                    iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
-                    targets[r] = c.y + first * c.y_c + n * c.y_n + oy * c.y_h + ox * c.y_w
-                    others[r] = (
-                        c.residual + first * c.residual_c + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
-                    )
-                    image = c.x + n * c.x_n + group * c.cin
-                    if in_place:
-                        base[r], origin_y[r], origin_x[r] = image + iy * c.x_h + ix * c.x_w, iy, ix
-                    else:
-                        pointers[r] = _address(gathered) + 4 * depth * r
-                        _gather(c, image, iy, ix, pointers[r])
-                    ox += 1
-                    if ox == c.out_width:
-                        ox = 0
-                        oy += 1
-                        if oy == c.out_height:
-                            oy = 0
-                            n += 1
+                image = c.x + group * c.cin
+                at = _walk(c, at, present, tile_rows, image, first, base, origin_y, origin_x, targets, others)
                 if in_place:
-                    for r in range(present, tile_rows):  # missing rows repeat the last one and are not written
-                        base[r], origin_y[r], origin_x[r] = (
-                            base[present - 1],
-                            origin_y[present - 1],
-                            origin_x[present - 1],
-                        )
                     _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers)
+                else:
+                    for r in range(present):
+                        pointers[r] = _address(gathered) + 4 * depth * r
+                        _gather(c, 1, base[r], origin_y[r], origin_x[r], pointers[r])
                 row += present
                 if fused:
                     call_tile(

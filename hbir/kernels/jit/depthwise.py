@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 
 from hbir.kernels.jit.compile import inner, task
-from hbir.kernels.jit.dense import CONV, _address, _ends_narrow, _tap_pointers
+from hbir.kernels.jit.dense import CONV, _address, _ends_narrow, _first, _tap_pointers, _walk
 from hbir.kernels.jit.simd import call_finish, depthwise_function, pointer_int8, pointer_int32, pointer_int64
 from hbir.kernels.jit.tiles import EPILOGUE_FIELDS, narrow_factors
 
@@ -64,26 +64,11 @@ def depthwise_task(index, record):
         part = halves[16 * block : 16 * block + 16]
         fused = fused and narrow_factors(multiplier, shift, 16 * block, min(16, c.cout - 16 * block), 1, part)
 
-    n = first_row // (c.out_height * c.out_width)
-    oy = first_row // c.out_width - n * c.out_height
-    ox = first_row - (n * c.out_height + oy) * c.out_width
+    at = _first(c, first_row)
     row = first_row
     while row < last_row:
         present = min(_ROWS, last_row - row)
-        for r in range(present):
-            iy, ix = oy * c.stride_y - c.top, ox * c.stride_x - c.left
-            targets[r] = c.y + n * c.y_n + oy * c.y_h + ox * c.y_w
-            others[r] = c.residual + n * c.residual_n + oy * c.residual_h + ox * c.residual_w
-            base[r], origin_y[r], origin_x[r] = c.x + n * c.x_n + iy * c.x_h + ix * c.x_w, iy, ix
-            ox += 1
-            if ox == c.out_width:
-                ox = 0
-                oy += 1
-                if oy == c.out_height:
-                    oy = 0
-                    n += 1
-        for r in range(present, _ROWS):  # missing rows repeat the last one and are not written
-            base[r], origin_y[r], origin_x[r] = base[present - 1], origin_y[present - 1], origin_x[present - 1]
+        at = _walk(c, at, present, _ROWS, c.x, 0, base, origin_y, origin_x, targets, others)
         _tap_pointers(c, _ROWS, base, origin_y, origin_x, pointers)
         fields[0] = present
         if fused:

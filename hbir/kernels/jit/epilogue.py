@@ -1,6 +1,6 @@
 # pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false, reportPrivateImportUsage=false
 # (numba and llvmlite ship no types)
-"""Epilogues of convolutions, written as LLVM IR: int32 sums become rescaled, clamped integers.
+"""Epilogues of convolutions, written as LLVM IR: int32 or int64 sums become rescaled, clamped integers.
 
 The general one writes `apply_scale` in int64 lanes; the narrow one is the same function for factors that fit the high word of
 a product, and is joined to the tiles that make the sums.
@@ -8,6 +8,7 @@ a product, and is joined to the tiles that make the sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -33,6 +34,10 @@ class Lanes:
 
     def _emit(self, name: str, left: Any, right: Any) -> Lanes:
         return Lanes(self.builder, getattr(self.builder, name)(left, right))
+
+    def signed(self) -> Lanes:
+        """The same, wholly defined."""
+        return self
 
     def __add__(self, other: Lanes | int) -> Lanes:
         return self._emit("add", self.value, self._other(other))
@@ -82,14 +87,16 @@ class _LowLanes(Lanes):
         return self.signed() * (other.here() if isinstance(other, _LowLanes) else other)
 
 
-_HALF = ir.VectorType(I64, 8)
+_HALF, _SIXTEEN = ir.VectorType(I64, 8), ir.VectorType(I64, 16)
 
 
-def finish_function(bits: int, mode: str) -> Any:
+def finish_function(bits: int, mode: str, wide: bool = False) -> Any:
     """Intrinsic `finish(fields)`: accumulators of 16 channels become integers of `bits` bits, column by column of 16.
 
+    The sums are int32, or int64 where `wide`: these already hold their correction (the bias), and raw ones stay int64.
+
     `mode`: "raw" (the accumulator), "plain" (one rescale) or "residual" (a scaled residual is added, then rescaled again).
-    `fields`: an int64 tuple of rows, columns, address and byte pitch of the int32 sums, addresses of int32
+    `fields`: an int64 tuple of rows, columns, address and byte pitch of the sums, addresses of int32
     correction[16 * columns], int32 multiplier[16 * columns], int32 shift[16 * columns], int64 target[rows] (where each row's
     results go) and int32 residual[rows][16 * columns], channels to write (at most 16 * columns), zp_out, lo, hi, residual
     multiplier, shift and zero point, output multiplier and shift.
@@ -99,7 +106,8 @@ def finish_function(bits: int, mode: str) -> Any:
     def finish(typingctx: Any, fields: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             single = "+avx512f" in features_of(context)
-            _emit_finish(builder, mode, ir.IntType(bits), single, cgutils.unpack_tuple(builder, arguments[0]))
+            values = cgutils.unpack_tuple(builder, arguments[0])
+            _emit_finish(builder, mode, ir.IntType(bits), single, wide, values)
             return context.get_dummy_value()
 
         return types.void(fields), codegen
@@ -121,14 +129,20 @@ def _joined(builder: Any, even: Lanes, odd: Lanes) -> Any:
     return builder.shuffle_vector(*parts, ir.Constant(ACC, order))
 
 
-def _emit_finish(builder: Any, mode: str, out_type: Any, single: bool, fields: Any) -> None:
+def _emit_finish(builder: Any, mode: str, out_type: Any, single: bool, wide: bool, fields: Any) -> None:
     (
         rows, columns, sums, pitch, correction, multiplier, shift, targets, residuals, count,
         zp_out, lo, hi, residual_multiplier, residual_shift, residual_zp, out_multiplier, out_shift,
     ) = fields  # fmt: skip
 
     def every(value: Any) -> Lanes:
-        return Lanes(builder, splat(builder, value, 8))
+        return Lanes(builder, splat(builder, value, 16 if wide else 8))
+
+    def parts(line: Any) -> Sequence[Lanes]:
+        return [Lanes(builder, builder.sext(line, _SIXTEEN))] if wide else _halves(builder, line, single)
+
+    def whole(scaled: Sequence[Lanes]) -> Any:
+        return builder.trunc(scaled[0].value, ACC) if wide else _joined(builder, *scaled)
 
     # Clamping before the zero point is added leaves 32 bits for that addition.
     low, high = every(builder.sub(lo, zp_out)), every(builder.sub(hi, zp_out))
@@ -139,39 +153,42 @@ def _emit_finish(builder: Any, mode: str, out_type: Any, single: bool, fields: A
 
     def column_rows(column: Any, mask: Any) -> None:
         at = builder.mul(column, const(64))
-        correction_line = load(builder, builder.add(correction, at), ACC)
-        m = _halves(builder, load(builder, builder.add(multiplier, at), ACC), single)
-        s = [half.signed() for half in _halves(builder, load(builder, builder.add(shift, at), ACC), single)]
-        sum_at, residual_at = builder.add(sums, at), builder.add(residuals, at)
+        correction_line = None if wide else load(builder, builder.add(correction, at), ACC)
+        m = parts(load(builder, builder.add(multiplier, at), ACC))
+        s = [part.signed() for part in parts(load(builder, builder.add(shift, at), ACC))]
+        sum_at = builder.add(sums, builder.mul(column, const(128 if wide else 64)))
+        residual_at = builder.add(residuals, at)
         byte_at = builder.mul(column, const(2 * out_type.width))
         with cgutils.for_range(builder, rows) as row:
-            sum_line = load(builder, builder.add(sum_at, builder.mul(row.index, pitch)), ACC)
-            # modulo 2^32, as the correction of unsigned activations needs
-            value = builder.add(sum_line, correction_line)
+            value = load(builder, builder.add(sum_at, builder.mul(row.index, pitch)), _SIXTEEN if wide else ACC)
+            if not wide:  # modulo 2^32, as the correction of unsigned activations needs
+                value = builder.add(value, correction_line)
             if mode != "raw":
-                scaled = [apply_scale(*xms) for xms in zip(_halves(builder, value, single), m, s, strict=True)]
+                begun = [Lanes(builder, value)] if wide else _halves(builder, value, single)
+                scaled = [apply_scale(*xms) for xms in zip(begun, m, s, strict=True)]
                 if mode == "residual":
                     line = load(builder, builder.add(residual_at, builder.mul(row.index, row_bytes)), ACC)
-                    others = [half.signed() - zp_r for half in _halves(builder, line, single)]
+                    others = [part.signed() - zp_r for part in parts(line)]
                     scaled = [
                         apply_scale(value + apply_scale(other, m_r, s_r), m_o, s_o)
                         for value, other in zip(scaled, others, strict=True)
                     ]
-                value = builder.add(_joined(builder, *(half.clamp(low, high) for half in scaled)), zp)
-            result = builder.trunc(value, ir.VectorType(out_type, 16)) if out_type.width < 32 else value
+                value = builder.add(whole([part.clamp(low, high) for part in scaled]), zp)
+            kind = ir.VectorType(out_type, 16)
+            result = value if value.type == kind else builder.trunc(value, kind)
             target = builder.add(load(builder, builder.add(targets, builder.mul(row.index, const(8))), I64), byte_at)
             if mask is None:
                 builder.store(result, builder.inttoptr(target, result.type.as_pointer())).align = 1
             else:
                 masked_store(builder, target, result, mask)
 
-    whole = builder.sdiv(count, const(16))
-    with cgutils.for_range(builder, whole) as column:
+    full = builder.sdiv(count, const(16))
+    with cgutils.for_range(builder, full) as column:
         column_rows(column.index, None)
-    with builder.if_then(builder.icmp_signed("<", whole, columns)):
-        rest = builder.trunc(builder.sub(count, builder.mul(whole, const(16))), I32)
+    with builder.if_then(builder.icmp_signed("<", full, columns)):
+        rest = builder.trunc(builder.sub(count, builder.mul(full, const(16))), I32)
         mask = builder.icmp_signed("<", ir.Constant(ACC, list(range(16))), splat(builder, rest, 16))
-        column_rows(whole, mask)
+        column_rows(full, mask)
 
 
 class Narrow:

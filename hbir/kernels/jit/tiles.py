@@ -116,14 +116,19 @@ def _widen_residual(rows, columns, addresses, bytes_each, count, target):
                 line[c] = word[c]
 
 
-@c_function(2)
-def finish(kind, fields_address):
-    """Epilogue of some rows x columns of 16 channels. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
-    f = carray(pointer_int64(fields_address), EPILOGUE_FIELDS)
-    fields = (
+@inner
+def _unpacked(f):
+    return (
         f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8],
         f[9], f[10], f[11], f[12], f[13], f[14], f[15], f[16], f[17],
     )  # fmt: skip
+
+
+@c_function(2)
+def finish(kind, fields_address):
+    """Epilogue of some rows x columns of 16 int32 sums. `kind` = 4 * index in MODES + bytes of a result (1, 2, 4), less one."""
+    f = carray(pointer_int64(fields_address), EPILOGUE_FIELDS)
+    fields = _unpacked(f)
     if kind == 0:
         _plain_8(fields)
     elif kind == 1:

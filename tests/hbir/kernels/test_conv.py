@@ -81,19 +81,22 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     sizes = [
         draw(st.integers(max(1, d * (k - 1) + 1), 12 + d * (k - 1))) for k, d in zip(kernel, dilation, strict=True)
     ]
-    types = draw(st.sampled_from([(np.int8, np.int8)] * 3 + [(np.int16, np.int8), (np.int16, np.int16)]))
+    types = draw(st.sampled_from([(np.int8, np.int8)] * 3 + [(np.int16, np.int8)] * 3 + [(np.int16, np.int16)]))
+    ends = np.iinfo(types[0])
     return {
         "x_shape": (draw(st.integers(1, 2)), *sizes, cin), "w_shape": (cout, *kernel, cin // groups), "types": types,
         "geometry": {
-            "stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "pad_value": draw(st.integers(-128, 127)),
+            "stride": stride, "pad": pad, "dilation": dilation, "groups": groups,
+            "pad_value": draw(st.one_of(st.integers(-128, 127), st.integers(int(ends.min), int(ends.max)))),
         },
         "mode": draw(st.sampled_from(["raw", "plain", "plain", "residual"])),
         "out_dtype": draw(st.sampled_from([np.int8, np.int16, np.int32])),
-        "residual_dtype": draw(st.sampled_from([np.int8, np.int16])), "seed": draw(st.integers(0, 2**32)),
+        "residual_dtype": draw(st.sampled_from([np.int8, np.int16, np.int32])),
+        "bias_unit": draw(st.sampled_from([1, 1000, 10**8])), "seed": draw(st.integers(0, 2**32)),
     }  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(problems())
 def test_equals_the_definition(problem: dict[str, Any]) -> None:
     rng = np.random.default_rng(problem["seed"])
@@ -102,7 +105,9 @@ def test_equals_the_definition(problem: dict[str, Any]) -> None:
     x = strided(rng, whole_range(rng, x_type, problem["x_shape"]))
     w = whole_range(rng, w_type, problem["w_shape"])
     cout = w.shape[0]
-    bias = rng.integers(-(10**6), 10**6, cout).astype(np.int32 if x_type == np.int8 else np.int64)
+    bias = rng.integers(-(10**6), 10**6, cout).astype(np.int32)
+    if x_type == np.int16:
+        bias = bias * np.int64(problem["bias_unit"])
     acc = accumulate(x, w, bias, **geometry)
     bits = max(1, int(np.abs(acc).max()).bit_length() - 8)
     m = rng.integers(2**13, 2**14, cout, dtype=np.int32) * 2 + 1
@@ -174,12 +179,54 @@ def test_extreme_accumulators_reach_the_ends_of_int32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("h", "cin", "cout", "kernel", "groups"),
-    [(56, 64, 64, 3, 1), (7, 512, 512, 3, 1), (28, 96, 96, 3, 96), (64, 3, 32, 3, 1)],
+    ("kernel", "cin"),
+    [
+        ((1, 1), 1020),
+        ((1, 1), 1021),
+        ((1, 1), 1024),
+        ((1, 1), 2044),
+        ((3, 3), 116),
+        ((1, 2), 1024),
+        ((2, 2), 340),
+        ((3, 3), 227),
+    ],
 )
-def test_layers_that_are_split_between_threads(h: int, cin: int, cout: int, kernel: int, groups: int) -> None:
+@pytest.mark.parametrize("rows", [1, 7])
+def test_parts_of_wide_sums_fit_their_lanes(kernel: tuple[int, int], cin: int, rows: int) -> None:
+    """Sixteen-bit activations at the end of their range, on both sides of what an int32 lane holds: 1020 elements of K."""
+    shape, k = (33, *kernel, cin), kernel[0] * kernel[1] * cin
+    x = np.full((1, kernel[0], kernel[1] + rows - 1, cin), -32768, np.int16)
+    for weight in (-128, 127):
+        packed = pack_weight(np.full(shape, weight, np.int8))
+        acc = conv2d(x, packed, 5, None, None, weight_shape=shape)
+        assert acc.dtype == np.int64
+        assert (acc == -32768 * weight * k + 5).all()
+
+
+@pytest.mark.parametrize("kernel", [(7, 73), (16, 32), (31, 33)])
+def test_taps_of_wide_sums_fit_their_lanes(kernel: tuple[int, int]) -> None:
+    """511, 512 and more taps of a depthwise convolution, and padding that is added to all of them."""
+    shape, k = (18, *kernel, 1), kernel[0] * kernel[1]
+    x = np.full((1, kernel[0], kernel[1], 18), -32768, np.int16)
+    packed = pack_weight(np.full(shape, -128, np.int8), groups=18)
+    for pad in ((0, 0, 0, 0), (3, 2, 1, 2)):
+        acc = conv2d(x, packed, -7, None, None, weight_shape=shape, groups=18, pad=pad, pad_value=-32768)
+        assert (acc == (k << 22) - 7).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "h", "cin", "cout", "kernel", "groups"),
+    [
+        (np.int8, 56, 64, 64, 3, 1), (np.int8, 7, 512, 512, 3, 1), (np.int8, 28, 96, 96, 3, 96), (np.int8, 64, 3, 32, 3, 1),
+        (np.int16, 28, 64, 48, 3, 1), (np.int16, 7, 256, 512, 3, 1), (np.int16, 28, 96, 96, 3, 96),
+        (np.int16, 1, 512, 1000, 1, 1), (np.int16, 64, 3, 32, 3, 1), (np.int16, 28, 36, 68, 3, 4),
+    ],
+)  # fmt: skip
+def test_layers_that_are_split_between_threads(
+    dtype: Any, h: int, cin: int, cout: int, kernel: int, groups: int
+) -> None:
     rng = np.random.default_rng(h)
-    x, w = whole_range(rng, np.int8, (1, h, h, cin)), whole_range(rng, np.int8, (cout, kernel, kernel, cin // groups))
+    x, w = whole_range(rng, dtype, (1, h, h, cin)), whole_range(rng, np.int8, (cout, kernel, kernel, cin // groups))
     geometry: dict[str, Any] = {
         "stride": (1, 1),
         "pad": (1, 1, 1, 1),
@@ -237,22 +284,30 @@ def test_processors_without_dot_products_give_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     x, w = whole_range(rng, np.int8, (1, 9, 9, 12)), whole_range(rng, np.int8, (70, 3, 3, 12))
     depthwise = whole_range(rng, np.int8, (12, 3, 3, 1))
-    np.savez(tmp_path / "in.npz", x=x, w=w, d=depthwise)
+    wide = whole_range(rng, np.int16, (1, 9, 9, 12))
+    np.savez(tmp_path / "in.npz", x=x, w=w, d=depthwise, wide=wide)
     script = (
         "import sys, numpy as np\n"
         "from hbir.kernels import conv2d, pack_weight\n"
         "f = np.load(sys.argv[1])\n"
         "o = dict(pad=(1, 1, 1, 1), pad_value=3)\n"
-        "a = conv2d(f['x'], pack_weight(f['w']), 5, 20001, 24, weight_shape=f['w'].shape, **o)\n"
-        "b = conv2d(f['x'], pack_weight(f['d'], groups=12), 5, 20001, 20, weight_shape=f['d'].shape, groups=12, **o)\n"
-        "np.savez(sys.argv[2], a=a, b=b)\n"
+        "w, d = pack_weight(f['w']), pack_weight(f['d'], groups=12)\n"
+        "dense, depthwise = dict(weight_shape=f['w'].shape, **o), dict(weight_shape=f['d'].shape, groups=12, **o)\n"
+        "a = conv2d(f['x'], w, 5, 20001, 24, **dense)\n"
+        "b = conv2d(f['x'], d, 5, 20001, 20, **depthwise)\n"
+        "c = conv2d(f['wide'], w, 5, 20001, 24, lo=-32768, hi=32767, **dense)\n"
+        "d = conv2d(f['wide'], d, 5, 20001, 20, lo=-32768, hi=32767, **depthwise)\n"
+        "np.savez(sys.argv[2], a=a, b=b, c=c, d=d)\n"
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", script, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")]
     subprocess.run(command, env=environment, check=True)
     got = np.load(tmp_path / "out.npz")
-    options: dict[str, Any] = {"pad": (1, 1, 1, 1), "pad_value": 3}
-    assert np.array_equal(got["a"], conv2d(x, pack_weight(w), 5, 20001, 24, weight_shape=w.shape, **options))
-    options |= {"weight_shape": depthwise.shape, "groups": 12}
-    assert np.array_equal(got["b"], conv2d(x, pack_weight(depthwise, groups=12), 5, 20001, 20, **options))
+    for names, own, groups, shift in (("ac", w, 1, 24), ("bd", depthwise, 12, 20)):
+        geometry: dict[str, Any] = {"pad": (1, 1, 1, 1), "pad_value": 3, "groups": groups}
+        for name, image in zip(names, (x, wide), strict=True):
+            acc = accumulate(image, own, np.int64(5), (1, 1), dilation=(1, 1), **geometry)
+            ends = np.iinfo(image.dtype)
+            expected = np.clip(shift_right(acc, np.int64(20001), np.int64(shift)), ends.min, ends.max)
+            assert np.array_equal(got[name], expected), name

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbir import kernels
+from hbir.numerics import lut
 
 Array = npt.NDArray[Any]
 DTYPES = [np.int8, np.int16, np.int32]
@@ -151,3 +152,30 @@ def test_refusals() -> None:
         kernels.table_int8(x, np.zeros(255, np.int8))
     with pytest.raises(ValueError, match="shape"):
         kernels.rescale(x, 1, 2, out=np.zeros((3, 2), np.int8))
+
+
+@pytest.mark.parametrize("count", [1, 2, 31, 64])
+def test_segmented_table_interpolates_every_input(count: int) -> None:
+    rng = np.random.default_rng(count)
+    lengths = rng.integers(1, 65535 // count + 1, count - 1)
+    starts = np.concatenate([[-32768], -32768 + np.cumsum(lengths)]).astype(np.int16)
+    lengths = np.diff(np.append(starts.astype(np.int64), 32768))
+    # The finest spacing at which 64 entries reach the next segment.
+    spacings = np.array([next(s for s in range(12) if length <= (63 << s) + 1) for length in lengths], np.uint8)
+    entries = rng.integers(-32768, 32768, (count, 64)).astype(np.int16)
+    x = np.arange(-32768, 32768, dtype=np.int16).reshape(256, 256)
+    out = np.zeros((256, 512), np.int16)[:, ::2]
+    kernels.bind_table_segmented(x, starts, spacings, entries, out=out)()
+    assert np.array_equal(out, lut.SegmentedTable(starts, spacings, entries).evaluate(x))
+
+
+def test_a_segmented_table_of_another_form_is_refused() -> None:
+    x, starts = np.zeros(4, np.int16), np.zeros(2, np.int16)
+    spacings, entries = np.zeros(2, np.int8), np.zeros((2, 64), np.int16)
+    wrong = (
+        (x.astype(np.int8), starts, spacings, entries), (x, starts.astype(np.int32), spacings, entries),
+        (x, starts, spacings[:1], entries), (x, starts, spacings, entries[:, :63]), (x, starts[:0], spacings[:0], entries[:0]),
+    )  # fmt: skip
+    for operands in wrong:
+        with pytest.raises(ValueError, match="segmented table"):
+            kernels.bind_table_segmented(*operands, out=x)
