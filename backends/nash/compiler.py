@@ -22,6 +22,10 @@ __all__ = ["CompileOptions", "compile_model"]
 
 _BUDGETS = (0.96, 0.9, 0.82, 0.72, 0.6, 0.45)
 _PIPELINES = {0: (1,), 1: (4,), 2: (1, 4, 8)}
+_TRANSFER = 64 << 10
+"""Bytes of constants that one transfer brings at most, where several layers' are small: its latency then is a fifth of it."""
+_TRANSFERS = {0: (), 1: (), 2: (0, 256 << 10)}
+"""What else is tried with the best plan: no gathering, and larger transfers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def _fitting(graph: UnitGraph, march: March, options: CompileOptions, pipeline: 
         wanted = TileOptions(budget, pipeline, l2m_bytes=options.l2m_bytes, cores=options.cores, fuse=fuse)
         try:
             plan = tile(graph, march, wanted)
-            tasks = schedule(graph, plan, march, prefetch=options.opt > 0)
+            tasks = schedule(graph, plan, march, prefetch=options.opt > 0, transfer=_TRANSFER)
             return plan, tasks, allocate(tasks, march, l2m_bytes=options.l2m_bytes)
         except BackendError as error:
             # A smaller budget leaves room for fragmentation, but asks more of the tiles: the first refusal is the honest one.
@@ -128,16 +132,33 @@ def compile_model(
     trials = [(pipeline, cores) for cores in widths for pipeline in _PIPELINES[options.opt]]
     for number, (pipeline, cores) in enumerate(trials):
         report("tile and schedule", number / len(trials))
-        for plan, tasks, addresses in _plans(graph, march, replace(options, cores=cores), pipeline):
-            model = _model(module, graph, plan, tasks, addresses, march, options)
-            timing = simulate(model)
-            found = _Candidate(plan, tasks, addresses, model, timing.cycles, timing.ddr_read + timing.ddr_written)
-            if best is None or _cost(found, options) < _cost(best, options):
-                best = found
-    report("tile and schedule", 1.0)
+        for found in _plans(graph, march, replace(options, cores=cores), pipeline):
+            best = _better(best, _candidate(module, graph, found, march, options), options)
     if best is None:
         raise BackendError(52, "no plan was found", lever="report this network")
+    for transfer in _TRANSFERS[options.opt]:
+        plan = best.plan
+        tasks = schedule(graph, plan, march, transfer=transfer)
+        try:
+            addresses = allocate(tasks, march, l2m_bytes=options.l2m_bytes)
+        except BackendError:
+            # Other lives may fragment L1M more; there is a plan that fits already.
+            continue
+        best = _better(best, _candidate(module, graph, (plan, tasks, addresses), march, options), options)
+    report("tile and schedule", 1.0)
     return best.model
+
+
+def _candidate(module: Module, graph: UnitGraph, found: _Plan, march: March, options: CompileOptions) -> _Candidate:
+    plan, tasks, addresses = found
+    model = _model(module, graph, plan, tasks, addresses, march, options)
+    timing = simulate(model)
+    return _Candidate(plan, tasks, addresses, model, timing.cycles, timing.ddr_read + timing.ddr_written)
+
+
+def _better(best: _Candidate | None, found: _Candidate, options: CompileOptions) -> _Candidate:
+    """The cheaper of two; the first one of equals."""
+    return found if best is None or _cost(found, options) < _cost(best, options) else best
 
 
 def _cost(candidate: _Candidate, options: CompileOptions) -> float:

@@ -6,7 +6,7 @@ An operation without a function here runs on the host CPU, on whole tensors in D
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -18,6 +18,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from backends.nash.isa.records import DTYPES, MAX_OPERANDS
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
+from backends.nash.lower.limits import conv_reason
 from backends.nash.lower.views import Placement, dtype_of, reshaped, sliced
 from hbir.dialects import hbir as f
 from hbir.dialects import quantized as q
@@ -435,11 +436,7 @@ def _host_reason(op: Operation, march: March) -> str:
         if isinstance(op, f.ReduceOp) and op.values["kind"] not in ("max", "min"):
             return f"no unit reduces by '{op.values['kind']}'"
     if isinstance(op, q.Conv2dOp):
-        kernel = shape_of(op.weight.type)[1:3]
-        if max(kernel) > march.max_conv_kernel or max(op.values["stride"]) > march.max_stride:
-            return f"the tensor engine takes kernels up to {march.max_conv_kernel} and strides up to {march.max_stride}"
-        if max(op.values["dilation"]) > march.max_dilation or max(op.values["pad"]) > march.max_pad:
-            return f"the tensor engine takes dilations up to {march.max_dilation} and pads up to {march.max_pad}"
+        return conv_reason(op, march)
     if isinstance(op, f.MaxPoolOp | q.AvgPoolOp) and max(op.values["kernel"]) > march.max_pool_kernel:
         return f"pooling windows reach {march.max_pool_kernel}"
     return ""
@@ -526,8 +523,9 @@ def lower(module: Module, march: March) -> UnitGraph:
         if not source.same_bytes(view):
             low.copy(function.return_op, source, view)
     text, constants = _host_section(low.host, module.constants)
-    graph = UnitGraph(
-        function.name, tuple(placement.storages), tuple(low.nodes), tuple(inputs), tuple(outputs), text, constants
-    )
+    # What the host reads and writes may be a view of a storage that was made for another value.
+    called = {v.storage for n in low.nodes if n.unit == "HOST" for v in (*n.reads.values(), *n.writes.values())}
+    storages = tuple(replace(s, pinned=s.pinned or i in called) for i, s in enumerate(placement.storages))
+    graph = UnitGraph(function.name, storages, tuple(low.nodes), tuple(inputs), tuple(outputs), text, constants)
     graph.verify()
     return graph

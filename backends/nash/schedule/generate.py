@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backends.nash.isa.cost import host_cycles
 from backends.nash.isa.records import dtype_name
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
+from backends.nash.schedule.gather import gather
 from backends.nash.schedule.prefetch import hoist
 from backends.nash.schedule.tasks import Buffer, Region, Schedule, Task
+from backends.nash.schedule.weights import Layout, bundle
 from backends.nash.tile.fusion import row_bytes
+from backends.nash.tile.pieces import Share, shares
 from backends.nash.tile.plan import Group, NodePlan, TilePlan
 from backends.nash.tile.regions import Part, input_part, output_part
-from hbir.kernels.packing import pack_weight
 from hbir.march import March
 
 __all__ = ["schedule"]
@@ -152,12 +155,12 @@ _PACKED = ("weight", "bias", "multiplier", "shift")
 
 
 class _Place(NamedTuple):
-    """Which tile, chunk of output channels and piece of input channels (None: all) a core works on."""
+    """Which tile, chunk of output channels and share of a piece (None: the whole window) a core works on."""
 
     tile: int
     chunk: int | None
     core: int
-    piece: tuple[int, int] | None
+    share: Share | None
 
 
 @dataclass
@@ -185,15 +188,17 @@ class _NodeWriter:
         node, plan = self.node, self.plan
         out = output_part(node, plan.axis, plan.tiles[tile], None if chunk is None else plan.chunks[chunk])
         params: dict[str, int | float] = dict(node.params)
-        views: dict[str, TensorView] = {}
+        parts: dict[str, Part] = {}
         for role, view in node.reads.items():
-            part, changed = input_part(node, role, view, plan.axis, out)
+            parts[role], changed = input_part(node, role, view, plan.axis, out)
             params |= changed
-            views[role] = part.of(view)
+        cut = shares(node, plan.pieces, out)
         sums: Region | None = None
-        for piece in plan.depth[:-1]:
-            sums = self._accumulate(views["x"], params, _Place(tile, chunk, core, piece), out, sums)
-        self._finish(views, params, _Place(tile, chunk, core, plan.depth[-1] if plan.depth else None), out, sums)
+        for share in cut[:-1]:
+            sums = self._accumulate(parts["x"], {**params, **share.params}, _Place(tile, chunk, core, share), out, sums)
+        last = cut[-1] if cut else None
+        params |= {} if last is None else last.params
+        self._finish(parts, params, _Place(tile, chunk, core, last), out, sums)
 
     def _turn(self, views: Iterable[TensorView]) -> float:
         """The next slot: a load comes behind the stores that fill what it reads, and the compute behind the load."""
@@ -202,13 +207,13 @@ class _NodeWriter:
         return w.slot
 
     def _accumulate(
-        self, x: TensorView, params: Mapping[str, int | float], place: _Place, out: Part, sums: Region | None
+        self, part: Part, params: Mapping[str, int | float], place: _Place, out: Part, sums: Region | None
     ) -> Region:
-        """One piece of the input channels onto the sums of those before; the new sums."""
+        """One piece onto the sums of those before; the new sums."""
         w, node = self.writer, self.node
-        x = _channels(x, place.piece)
+        x = self._piece_part("x", part, place).of(node.reads["x"])
         at = self._turn([x])
-        operands = {"x": self._input(at, x, place.core), **self._constants(at, place, out)}
+        operands = {"x": self._operand(at, "x", part, place), **self._constants(at, place, out)}
         if sums is not None:
             operands["partial"] = sums
         dtype = "i32" if x.dtype == "i8" else "i64"
@@ -217,9 +222,29 @@ class _NodeWriter:
         w.add(at, Task(node.opcode, place.core, node.layer, operands, params, self.index))
         return operands["out"]
 
+    def _piece_part(self, role: str, part: Part, place: _Place) -> Part:
+        """The part of an operand that is loaded for a piece: for a piece of the channels, the window's rows of these."""
+        share = place.share
+        if role != "x" or share is None or share.piece.channels == (0, self.node.constants["weight"].shape[3]):
+            return part
+        low, high = share.piece.channels
+        return Part((*part.begin[:3], low), (*part.extent[:3], high - low))
+
+    def _operand(self, at: float, role: str, part: Part, place: _Place) -> Region:
+        """An operand in L1M; of what is there for all pieces of a window, each reads the box that its taps meet."""
+        loaded = self._piece_part(role, part, place)
+        region = self._input(at, loaded.of(self.node.reads[role]), place.core)
+        if role != "x" or place.share is None:
+            return region
+        box = place.share.box
+        ahead = (box.begin[axis] - loaded.begin[axis] if axis in (1, 2) else 0 for axis in range(4))
+        offset = region.offset + sum(n * stride for n, stride in zip(ahead, region.strides, strict=True))
+        shape = (region.shape[0], box.extent[1], box.extent[2], region.shape[3])
+        return Region(region.buffer, offset, region.dtype, shape, region.strides)
+
     def _finish(
         self,
-        views: Mapping[str, TensorView],
+        parts: Mapping[str, Part],
         params: Mapping[str, int | float],
         place: _Place,
         out: Part,
@@ -227,9 +252,8 @@ class _NodeWriter:
     ) -> None:
         """The instruction that makes the result, and its store."""
         w, node, core = self.writer, self.node, place.core
-        views = {role: _channels(view, place.piece) if role == "x" else view for role, view in views.items()}
-        at = self._turn(views.values())
-        operands = {role: self._input(at, view, core) for role, view in views.items()}
+        at = self._turn(self._piece_part(role, part, place).of(node.reads[role]) for role, part in parts.items())
+        operands = {role: self._operand(at, role, part, place) for role, part in parts.items()}
         operands |= self._constants(at, place, out)
         if sums is not None:
             operands["partial"] = sums
@@ -252,7 +276,7 @@ class _NodeWriter:
         # Without a second reader of the very same part, the load is this tile's own.
         key = (source, core)
         if key not in self.loaded:
-            if self.plan.axis is not None or self.plan.depth:
+            if self.plan.axis is not None or self.plan.pieces:
                 self.loaded = {k: r for k, r in self.loaded.items() if k[0] == "weights"}
             self.loaded[key] = w.load(at - 1.5, source, self.index, core)
         return self.loaded[key]
@@ -300,13 +324,16 @@ class _NodeWriter:
 
     def _weights(self, at: float, place: _Place) -> dict[str, Region]:
         """One transfer brings packed weights, biases, multipliers and shifts of a chunk of output channels."""
-        plan, (tile, chunk, core, piece) = self.plan, place
+        plan, (tile, chunk, core, share) = self.plan, place
         key: tuple[Any, ...] = ("weights", chunk, core)
-        if not plan.keep_weights and (chunk is not None or piece is not None):
-            key = (*key, tile, piece)
+        if share is not None:
+            key = (*key, share.piece, share.first, share.last, share.skipped)
+        passing = (chunk is not None and plan.outer == "tiles") or share is not None
+        if passing and not plan.keep_weights:
+            key = (*key, tile)
         if key not in self.loaded:
             channels = plan.chunks[chunk] if chunk is not None else (0, self.node.out.shape[3])
-            content, layout = bundle(self.node, channels, piece)
+            content, layout = bundle(self.node, channels, share)
             source = Region.dense(self.writer.constant(content), "u8", (len(content),))
             held = self.writer.load(at - 1.5, source, self.index, core, early=True)
             self.loaded[key] = held
@@ -317,44 +344,24 @@ class _NodeWriter:
             for role, (offset, dtype, count) in self.layouts[key].items()
         }
 
-    layouts: dict[tuple[Any, ...], dict[str, tuple[int, str, int]]] = field(
-        default_factory=dict[tuple[Any, ...], dict[str, tuple[int, str, int]]]
-    )
+    layouts: dict[tuple[Any, ...], Layout] = field(default_factory=dict[tuple[Any, ...], Layout])
 
 
-def _channels(view: TensorView, piece: tuple[int, int] | None) -> TensorView:
-    """A range of the channels of an NHWC view; None for all of them."""
-    if piece is None:
-        return view
-    return view.part((0, 0, 0, piece[0]), (*view.shape[:3], piece[1] - piece[0]))
+def _while_the_host_works(tasks: Iterable[Task], march: March) -> dict[int, int]:
+    """For each buffer that the host fills, the bytes that the march moves in the time that the host takes for it."""
+    found: dict[int, int] = {}
+    for task in tasks:
+        if task.opcode == "HOST_CALL":
+            operands = list(task.operands.values())
+            size = sum(int(np.prod(region.shape, dtype=np.int64)) * _ITEM[region.dtype] for region in operands)
+            passing = int(host_cycles(march, size) * march.ddr_bytes_per_cycle)
+            found |= dict.fromkeys((region.buffer for region in operands[int(task.params["inputs"]) :]), passing)
+    return found
 
 
-def bundle(
-    node: Node, channels: tuple[int, int], piece: tuple[int, int] | None = None
-) -> tuple[bytes, dict[str, tuple[int, str, int]]]:
-    """The constant bytes of a range of output channels, and (offset, dtype, elements) of each operand in them.
-
-    `piece` is a range of the input channels: the bias goes with the first one, multipliers and shifts with the last.
-    """
-    low, high = channels
-    weight = node.constants["weight"]
-    groups = int(node.params["groups"])
-    if groups > 1 and ((low, high) != (0, len(weight)) or piece is not None):
-        raise ValueError("a grouped convolution is not cut along its channels")
-    begin, end = piece or (0, weight.shape[3])
-    arrays = {"weight": pack_weight(weight[low:high, :, :, begin:end], groups=groups)}
-    roles = ("bias",) * (begin == 0) + ("multiplier", "shift") * (end == weight.shape[3])
-    arrays |= {role: node.constants[role][low:high] for role in roles if role in node.constants}
-    content, layout = bytearray(), dict[str, tuple[int, str, int]]()
-    for role, array in arrays.items():
-        content += b"\0" * (-len(content) % array.dtype.itemsize)
-        layout[role] = (len(content), dtype_name(array.dtype), array.size)
-        content += np.ascontiguousarray(array).tobytes()
-    return bytes(content), layout
-
-
-def schedule(graph: UnitGraph, plan: TilePlan, march: March, *, prefetch: bool = True) -> Schedule:
-    """Order the work of every queue. With `prefetch`, loads of constants move ahead as far as the plan's budget allows."""
+def schedule(graph: UnitGraph, plan: TilePlan, march: March, *, prefetch: bool = True, transfer: int = 0) -> Schedule:
+    """Order the work of every queue. With `prefetch`, loads of constants move ahead as far as the plan's budget allows, and
+    small ones are gathered into transfers of up to `transfer` bytes."""
     writer = _Writer(graph, plan, march)
     for _, view in (*graph.inputs, *graph.outputs):
         writer.home(view.storage)
@@ -362,8 +369,12 @@ def schedule(graph: UnitGraph, plan: TilePlan, march: March, *, prefetch: bool =
     order = sorted(range(len(writer.timed)), key=lambda i: (writer.timed[i][0], i))
     tasks = [writer.timed[i][1] for i in order]
     early = {new for new, old in enumerate(order) if old in writer.early}
+    buffers = writer.buffers
     if prefetch:
-        tasks = hoist(tasks, early, writer.buffers, plan.budget)
-    result = Schedule(tuple(writer.buffers), tuple(tasks))
+        if transfer:
+            # Constants that came together stay until the last of them was used: that must not be much of L1M.
+            tasks, buffers, early = gather(tasks, early, buffers, min(transfer, plan.budget // 16))
+        tasks = hoist(tasks, early, buffers, plan.budget, _while_the_host_works(tasks, march))
+    result = Schedule(tuple(buffers), tuple(tasks))
     result.verify()
     return result

@@ -8,6 +8,7 @@ from math import ceil
 from backends.nash.isa import View, instruction_cycles
 from backends.nash.isa.records import DTYPES, dtype_name
 from backends.nash.lower.graph import Node, TensorView
+from backends.nash.tile.plan import Piece
 from hbir.kernels.packing import packed_size
 from hbir.march import March
 
@@ -32,11 +33,14 @@ def node_cycles(node: Node, march: March) -> int:
     return instruction_cycles(march, node.opcode, operands, params)
 
 
-def weight_bytes(node: Node, channels: int, inputs: int | None = None) -> int:
-    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels over `inputs` input channels."""
+def weight_bytes(node: Node, channels: int, piece: Piece | None = None) -> int:
+    """Bytes in L1M of the weights, biases, multipliers and shifts of so many output channels, of all or a piece of the taps
+    and input channels."""
     weight = node.constants["weight"]
-    _, height, width, depth = weight.shape
-    shape = (channels, height, width, depth if inputs is None else inputs)
+    height, width, depth = weight.shape[1:]
+    if piece is not None:
+        height, width, depth = (high - low for low, high in (piece.rows, piece.columns, piece.channels))
+    shape = (channels, height, width, depth)
     packed = packed_size(shape, groups=int(node.params["groups"])) * weight.dtype.itemsize
     return packed + channels * (node.constants["bias"].dtype.itemsize + 5) + 64
 

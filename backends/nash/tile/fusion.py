@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from backends.nash.isa.records import DTYPES
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
 from backends.nash.tile.costs import constant_bytes, node_cycles, ranges, tensor_bytes, weight_bytes
-from backends.nash.tile.plan import Group, NodePlan, TilePlan
+from backends.nash.tile.pieces import takes_whole_window
+from backends.nash.tile.plan import Group, NodePlan, Range, TilePlan
 from backends.nash.tile.regions import input_part, output_part, tile_axis
 from hbir.march import March
 
@@ -26,8 +27,6 @@ _FUSED = (
     *("CONV", "MAXPOOL", "AVGPOOL", "ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "CLAMP", "RESCALE"),
     *("TABLE8", "TABLE16", "SEGMENTED", "QUANTIZE", "DEQUANTIZE", "COPY"),
 )
-
-Range = tuple[int, int]
 
 
 def row_bytes(view: TensorView) -> int | None:
@@ -125,9 +124,12 @@ class Fuser:
 
     def _groups_from(self, first: int) -> Iterator[tuple[float, Group, list[NodePlan]]]:
         """(cycles gained, group, cuts of its nodes) for groups that begin at a node and are worth it."""
-        if self._streams(self.graph.nodes[first].out.storage):
+        if self._streams(self.graph.nodes[first].out.storage) and takes_whole_window(
+            self.graph.nodes[first], self.march
+        ):
             for last in range(first + 1, min(first + _LONGEST, len(self.graph.nodes))):
-                if not _can_be_fused(self.graph.nodes[last]):
+                node = self.graph.nodes[last]
+                if not _can_be_fused(node) or not takes_whole_window(node, self.march):
                     return
                 inner = inner_storages(self.graph, first, last, self.first, self.last)
                 if inner:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Group", "NodePlan", "TilePlan"]
+__all__ = ["Group", "NodePlan", "Piece", "Range", "TilePlan"]
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one instruction of a convolution sums over: ranges of the input channels, and of the rows and columns of taps."""
+
+    channels: Range
+    rows: Range
+    columns: Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +30,12 @@ class NodePlan:
     """
 
     axis: int | None
-    tiles: tuple[tuple[int, int], ...]
-    chunks: tuple[tuple[int, int], ...]
+    tiles: tuple[Range, ...]
+    chunks: tuple[Range, ...]
     outer: Literal["tiles", "chunks"] = "tiles"
     keep_weights: bool = True
-    depth: tuple[tuple[int, int], ...] = ()
-    """Ranges of a convolution's input channels, each accumulated onto the partial sums of those before; empty: all at once."""
+    pieces: tuple[Piece, ...] = ()
+    """Pieces of a convolution, each accumulated onto the partial sums of those before; empty: all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,9 @@ class TilePlan:
         lines += [f"  s{index}: {space}" for index, space in enumerate(self.spaces)]
         for index, node in enumerate(self.nodes):
             cut = f"{len(node.tiles)} tile(s) along axis {node.axis}" if node.axis is not None else "whole"
-            depth = f", {len(node.depth)} pieces of input channels" if node.depth else ""
-            lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer{depth}")
+            channels, taps = {p.channels for p in node.pieces}, {(p.rows, p.columns) for p in node.pieces}
+            pieces = f", {len(channels)} pieces of input channels" if len(channels) > 1 else ""
+            pieces += f", {len(taps)} pieces of the window" if len(taps) > 1 else ""
+            lines.append(f"  {index}: {cut}, {len(node.chunks)} chunk(s), {node.outer} outer{pieces}")
         lines += [f"  depth first: nodes {group.first} to {group.last}" for group in self.groups]
         return "\n".join(lines) + "\n"

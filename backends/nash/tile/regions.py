@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from backends.nash.lower.graph import Node, TensorView
 
-__all__ = ["Part", "input_part", "output_part", "tile_axis"]
+__all__ = ["Part", "input_part", "output_part", "tile_axis", "window"]
 
 _WINDOWS = ("CONV", "MAXPOOL", "AVGPOOL")
 _POINTWISE = (
@@ -75,12 +75,20 @@ def _every_window_meets_the_map(node: Node, axis: int) -> bool:
     return max(int(node.params[before]), int(node.params[after])) < _reach(node, axis)
 
 
-def _window(node: Node, axis: int, low: int, high: int, size: int) -> tuple[int, int, Mapping[str, int]]:
-    """(first, one past the last) input row or column that a range of the result needs, and the padding that is left."""
+def window(
+    node: Node, axis: int, out: tuple[int, int], size: int, taps: tuple[int, int] | None = None
+) -> tuple[int, int, Mapping[str, int]]:
+    """(first, one past the last) input row or column that a range of the result needs, and the padding that is left.
+
+    `taps` is the range of the window's taps that are asked for (None: all of them). Where they meet no row or column of the
+    `size` that there are, the first is not below the last.
+    """
     letter, before, after = _ALONG[axis]
     stride, pad = int(node.params[f"stride_{letter}"]), int(node.params[before])
-    first = low * stride - pad
-    last = (high - 1) * stride - pad + _reach(node, axis)
+    dilation = int(node.params.get(f"dilation_{letter}", 1))
+    begin, end = taps or (0, int(node.params[f"kernel_{letter}"]))
+    first = out[0] * stride - pad + begin * dilation
+    last = (out[1] - 1) * stride - pad + (end - 1) * dilation + 1
     return max(first, 0), min(last, size), {before: max(-first, 0), after: max(last - size, 0)}
 
 
@@ -104,7 +112,7 @@ def input_part(node: Node, role: str, view: TensorView, axis: int | None, out: P
         return _whole(view), {}
     low, high = out.begin[axis], out.begin[axis] + out.extent[axis]
     if node.opcode in _WINDOWS:
-        first, last, padding = _window(node, axis, low, high, view.shape[axis])
+        first, last, padding = window(node, axis, (low, high), view.shape[axis])
         return _cut(view, axis, first, last), padding
     if node.opcode == "MATMUL" and role == "b":
         return _whole(view), {}

@@ -13,7 +13,8 @@ from math import ceil
 from backends.nash.lower.graph import Node, UnitGraph
 from backends.nash.tile.costs import constant_bytes, node_cycles, ranges, tensor_bytes, weight_bytes
 from backends.nash.tile.fusion import Fuser
-from backends.nash.tile.plan import NodePlan, TilePlan
+from backends.nash.tile.pieces import pieces_of
+from backends.nash.tile.plan import NodePlan, Piece, TilePlan
 from backends.nash.tile.regions import input_part, output_part, tile_axis
 from hbir.errors import BackendError
 from hbir.march import March
@@ -40,11 +41,11 @@ class TileOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """`size` bytes of L1M that a node takes beside resident tensors, cut into so many `tiles` and pieces of input channels."""
+    """`size` bytes of L1M that a node takes beside resident tensors, cut into so many `tiles` and into `pieces`."""
 
     size: int
     tiles: int
-    depth: int
+    pieces: tuple[Piece, ...]
 
 
 @dataclass
@@ -100,18 +101,27 @@ class _Planner:
             return 1
         return max(1, node.reads["x"].shape[3] // self.march.tae_input_channels)
 
-    def _pieces(self, node: Node, depth: int) -> tuple[tuple[int, int], ...]:
-        return ranges(node.reads["x"].shape[3], depth, self.march.tae_input_channels) if depth > 1 else ()
+    def _keeps_pieces(self, node: Node, pieces: tuple[Piece, ...]) -> bool:
+        """Whether the weights of all pieces stay in L1M for all tiles: pieces of the window only, and small."""
+        return len({piece.channels for piece in pieces}) == 1 and self._all_pieces(node, pieces) <= self.capacity // 4
+
+    def _all_pieces(self, node: Node, pieces: tuple[Piece, ...]) -> int:
+        return sum(weight_bytes(node, node.out.shape[3], piece) for piece in pieces)
 
     def _need(self, node: Node, chunks: int, depth: int, streamed: set[int]) -> _Need:
         fixed = constant_bytes(node)
-        pieces = self._pieces(node, depth)
+        pieces = pieces_of(node, self.march, depth)
         if node.opcode == "CONV":
-            inputs = pieces[0][1] if pieces else None
-            fixed += weight_bytes(node, ceil(node.out.shape[3] / chunks), inputs) * min(2, chunks * depth)
+            channels = ceil(node.out.shape[3] / chunks)
+            if pieces and self._keeps_pieces(node, pieces):
+                fixed += self._all_pieces(node, pieces)
+            elif pieces:
+                fixed += max(weight_bytes(node, channels, piece) for piece in pieces) * 2
+            else:
+                fixed += weight_bytes(node, channels) * min(2, chunks)
         views = [v for v in (*node.reads.values(), *node.writes.values()) if v.storage in streamed]
         if not (views or pieces) or node.opcode == "HOST_CALL":
-            return _Need(fixed, 1, depth)
+            return _Need(fixed, 1, pieces)
         axis = tile_axis(node)
         extent = 1 if axis is None else node.out.shape[axis]
         room = max(self.capacity - fixed, self.capacity // 8)
@@ -123,7 +133,7 @@ class _Planner:
         while True:
             size = self._stream_bytes(node, axis, tiles, chunks, pieces, streamed)
             if size <= room or tiles >= extent:
-                return _Need(fixed + size, tiles, depth)
+                return _Need(fixed + size, tiles, pieces)
             tiles = min(extent, max(tiles + 1, ceil(tiles * size / max(room, 1))))
 
     def _stream_bytes(
@@ -132,7 +142,7 @@ class _Planner:
         axis: int | None,
         tiles: int,
         chunks: int,
-        pieces: tuple[tuple[int, int], ...],
+        pieces: tuple[Piece, ...],
         streamed: set[int],
     ) -> int:
         """Two tiles' worth of every operand that does not stay in L1M (one when there is one tile), and of partial sums."""
@@ -144,7 +154,7 @@ class _Planner:
             if view.storage in streamed:
                 extent = input_part(node, role, view, axis, out)[0].extent
                 if pieces and role == "x":
-                    extent = (*extent[:-1], pieces[0][1])
+                    extent = (*extent[:-1], self._channels(node, pieces))
                 size += tensor_bytes(extent, view.dtype)
         for view in node.writes.values():
             if view.storage in streamed:
@@ -153,6 +163,13 @@ class _Planner:
             sums = (*out.extent[:-1], ceil(out.extent[-1] / chunks))
             size += tensor_bytes(sums, "i32" if node.reads["x"].dtype == "i8" else "i64")
         return size * (2 if len(spans) > 1 or pieces else 1)
+
+    @staticmethod
+    def _channels(node: Node, pieces: tuple[Piece, ...]) -> int:
+        """Channels of `x` that the widest piece reads."""
+        if len({piece.channels for piece in pieces}) == 1:
+            return node.reads["x"].shape[3]
+        return max(high - low for low, high in (piece.channels for piece in pieces))
 
     def residency(self, chunks: Sequence[int]) -> tuple[list[str], list[_Need]]:
         """The memory of every storage, and what every node needs. Raises BackendError HB0521."""
@@ -232,19 +249,22 @@ class _Planner:
         """The plan."""
         chunks = self.chunk_counts()
         spaces, needs = self.residency(chunks)
-        plans = [self._node_plan(i, chunks[i], needs[i]) for i in range(len(self.graph.nodes))]
+        plans = [self._node_plan(i, chunks[i], needs[i], spaces) for i in range(len(self.graph.nodes))]
         plan = TilePlan(tuple(spaces), tuple(plans), self.options.cores, self.capacity)
         if not self.options.fuse or self.options.cores > 1:
             return plan
         return Fuser(self.graph, self.march, plan, self.first, self.last, self.readers).fused()
 
-    def _node_plan(self, index: int, chunks: int, need: _Need) -> NodePlan:
+    def _node_plan(self, index: int, chunks: int, need: _Need, spaces: Sequence[str]) -> NodePlan:
         node, tiles = self.graph.nodes[index], need.tiles
         axis = tile_axis(node)
         extent = 1 if axis is None else node.out.shape[axis]
         cores = self.options.cores
         outer = "tiles"
-        if node.opcode != "HOST_CALL" and self.options.pipeline > 1 and self.neighbours_differ(index):
+        keep = bool(need.pieces) and self._keeps_pieces(node, need.pieces)
+        # Pieces that do not stay pass through L1M for every tile again: tiles that only overlap would not pay for that.
+        pipelines = self.options.pipeline > 1 and not (need.pieces and tiles == 1 and not keep)
+        if node.opcode != "HOST_CALL" and pipelines and self.neighbours_differ(index):
             worthwhile = node_cycles(node, self.march) // max(self.options.smallest, 1)
             tiles = max(tiles, min(self.options.pipeline, worthwhile, extent))
         if cores > 1 and node.opcode != "HOST_CALL":
@@ -257,25 +277,33 @@ class _Planner:
         align = (
             self.march.tae_output_channels if channels // max(chunks, 1) >= self.march.tae_output_channels else _PACK
         )
-        pieces = ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
+        cuts = ranges(channels, chunks, align) if chunks > 1 else ((0, channels),)
         spans = ranges(extent, tiles)
-        if need.depth > 1:
-            # Pieces pass through L1M one after the other, for every tile again.
-            depth = self._pieces(node, need.depth)
-            return NodePlan(axis if len(spans) > 1 else None, spans, pieces, outer, False, depth)
-        if node.opcode == "CONV" and len(spans) > 1 and len(pieces) > 1 and outer == "tiles":
-            return self._loop_order(node, axis, spans, pieces)
-        return NodePlan(axis if len(spans) > 1 else None, spans, pieces, outer, outer == "tiles" or len(spans) == 1)
+        if need.pieces:
+            return NodePlan(axis if len(spans) > 1 else None, spans, cuts, outer, keep, need.pieces)
+        if node.opcode == "CONV" and len(spans) > 1 and len(cuts) > 1 and outer == "tiles":
+            return self._loop_order(node, axis, spans, cuts, streamed=spaces[node.reads["x"].storage] != "L1M")
+        return NodePlan(axis if len(spans) > 1 else None, spans, cuts, outer, outer == "tiles" or len(spans) == 1)
+
+    def _passes_weights(self, node: Node) -> bool:
+        """Whether a node's weights are too many to stay in L1M: with several tiles, they would be loaded for each again."""
+        return node.opcode == "CONV" and weight_bytes(node, node.out.shape[3]) > self.capacity // 2
 
     def _loop_order(
-        self, node: Node, axis: int | None, spans: tuple[tuple[int, int], ...], pieces: tuple[tuple[int, int], ...]
+        self,
+        node: Node,
+        axis: int | None,
+        spans: tuple[tuple[int, int], ...],
+        cuts: tuple[tuple[int, int], ...],
+        *,
+        streamed: bool,
     ) -> NodePlan:
         """Keep all weights when they take less than half of L1M; otherwise reload what is smaller in total."""
-        total = weight_bytes(node, node.out.shape[3])
-        if total <= self.capacity // 2 and self.options.cores == 1:
-            return NodePlan(axis, spans, pieces, "tiles", True)
-        reload_weights, reload_inputs = total * (len(spans) - 1), node.reads["x"].size * (len(pieces) - 1)
-        return NodePlan(axis, spans, pieces, "tiles" if reload_weights <= reload_inputs else "chunks", False)
+        if not self._passes_weights(node) and self.options.cores == 1:
+            return NodePlan(axis, spans, cuts, "tiles", True)
+        reload_weights = weight_bytes(node, node.out.shape[3]) * (len(spans) - 1)
+        reload_inputs = node.reads["x"].size * (len(cuts) - 1) if streamed else 0
+        return NodePlan(axis, spans, cuts, "tiles" if reload_weights <= reload_inputs else "chunks", False)
 
 
 def tile(graph: UnitGraph, march: March, options: TileOptions | None = None) -> TilePlan:

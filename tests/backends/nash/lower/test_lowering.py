@@ -120,14 +120,30 @@ def test_host_operations_say_why_and_lie_in_ddr(name: str) -> None:
     assert call.operation in graph.host_text
 
 
-def test_a_kernel_beyond_the_march_goes_to_the_host_with_the_limit() -> None:
-    module, feeds = small_network("chain")
-    march = replace(MARCH, max_conv_kernel=2)
+def test_a_stride_beyond_the_march_goes_to_the_host_with_the_limit() -> None:
+    module, feeds = small_network("stride")
+    march = replace(MARCH, max_stride=1)
     graph = lower(module, march)
-    reasons = [node.reason for node in graph.nodes if node.opcode == "HOST_CALL"]
-    assert reasons == ["the tensor engine takes kernels up to 2 and strides up to " + str(MARCH.max_stride)] * 2
+    (reason,) = [node.reason for node in graph.nodes if node.opcode == "HOST_CALL"]
+    assert reason == f"the tensor engine takes strides up to 1 and pads up to {MARCH.max_pad}"
     binary = compiled(module, march, opt=1)
     assert_equal_outputs(module, binary, feeds, check=True)
+
+
+def test_what_the_host_works_on_lies_in_ddr_under_any_other_name_too() -> None:
+    body = (
+        "a = Conv (x, w1) r = Reshape (a, rows) s = Relu (r) q = Reshape (s, image) c = Conv <strides = [2,2]> (q, w1)"
+        " d = Concat <axis = 1> (c, c) t = Slice (d, begin, end, channels) y = Conv <strides = [2,2]> (t, u1)"
+    )
+    calibrated, feeds = text_network(body, "(float[1,8,12,10] x) => (float[1,8,3,3] y)")
+    module = convert(calibrated, "nash-e")
+    march = replace(MARCH, max_stride=1)
+    graph = lower(module, march)
+    calls = [node for node in graph.nodes if node.opcode == "HOST_CALL"]
+    assert len(calls) == 2
+    for call in calls:
+        assert all(graph.storages[view.storage].pinned for view in (*call.reads.values(), *call.writes.values()))
+    assert_equal_outputs(module, compiled(module, march, opt=1), feeds, check=True)
 
 
 def test_a_float_module_is_refused() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backends.nash.simulator.kernels import BINDERS
 from hbir.kernels import conv2d, pack_weight
 from hbir.march import load_march
-from tests.backends.nash.small_networks import deep_network
+from tests.backends.nash.small_networks import deep_network, heavy_network
 from tests.compiled import assert_equal_outputs, compiled
 
 Array = npt.NDArray[Any]
@@ -76,3 +76,10 @@ def test_two_pieces_equal_the_whole(kinds: tuple[str, str], cut: int, epilogue: 
         lo=params["low"], hi=params["high"], out_dtype=result.dtype, **extra,
     )  # fmt: skip
     assert (result == whole).all()
+
+
+@pytest.mark.parametrize("size", [96 << 10, 160 << 10])
+def test_weights_that_pass_through_give_the_same_numbers(size: int) -> None:
+    for (module, feeds), opt in ((heavy_network(1), 0), (heavy_network(1), 1), (heavy_network(2), 1)):
+        binary = compiled(module, replace(load_march("nash-e"), l1m_bytes=size, max_dilation=1), opt=opt)
+        assert_equal_outputs(module, binary, feeds, check=True)

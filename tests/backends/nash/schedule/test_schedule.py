@@ -18,7 +18,8 @@ from backends.nash.schedule.prefetch import hoist
 from backends.nash.tile import TileOptions, tile
 from hbir.errors import BackendError
 from hbir.march import load_march
-from tests.backends.nash.small_networks import HOST_NETWORKS, SMALL_NETWORKS, small_network
+from passes import convert
+from tests.backends.nash.small_networks import HOST_NETWORKS, SMALL_NETWORKS, small_network, text_network
 
 
 def made(name: str, size: int = 4 << 20, cores: int = 1, *, prefetch: bool = True, fuse: bool = False) -> Schedule:
@@ -147,3 +148,40 @@ def test_weights_are_loaded_ahead_of_their_layer() -> None:
         return max(i for i, t in enumerate(plan.tasks) if t.opcode == "LOAD")
 
     assert last_load(ahead) < last_load(late)
+
+
+@pytest.mark.parametrize(("room", "ahead"), [(0, 0), (99, 0), (100, 1), (250, 2), (1000, 3)])
+def test_constants_pass_a_load_that_waits_for_the_host_while_that_works(room: int, ahead: int) -> None:
+    """The host makes a map, a load brings it, and three layers read constants of 100 bytes each and then the map."""
+    buffers = [Buffer("DDR", 64, name="x", kind="input"), Buffer("DDR", 64), Buffer("L1M", 64)]
+    whole, held = Region.dense(1, "u8", (64,)), Region.dense(2, "u8", (64,))
+    call = Task("HOST_CALL", 0, "h", {"operand0": Region.dense(0, "u8", (64,)), "operand1": whole}, {"inputs": 1}, 0)
+    tasks = [call, Task("LOAD", 0, "m", {"src": whole, "dst": held}, {}, 0)]
+    early: set[int] = set()
+    for layer in "abc":
+        constant = len(buffers)
+        buffers += [Buffer("CONST", 100, content=layer.encode() * 100), Buffer("L1M", 100)]
+        early.add(len(tasks))
+        ends = {"src": Region.dense(constant, "u8", (100,)), "dst": Region.dense(constant + 1, "u8", (100,))}
+        tasks.append(Task("LOAD", 0, layer, ends, {}, 0))
+        tasks.append(Task("COPY", 0, layer, {"src": Region.dense(constant + 1, "u8", (64,)), "dst": held}, {}, 0))
+    loads = [task.layer for task in hoist(tasks, early, buffers, 1 << 20, {1: room}) if task.opcode == "LOAD"]
+    assert loads == [*"abc"[:ahead], "m", *"abc"[ahead:]]
+    assert [task.layer for task in hoist(tasks, early, buffers, 1 << 20) if task.opcode == "LOAD"] == ["m", *"abc"]
+
+
+def test_the_host_leaves_the_queue_of_loads_to_the_next_layers() -> None:
+    march = load_march("nash-e")
+    body, signature = (
+        "a = Conv <strides = [2,2]> (x, w1) y = Conv <pads = [1,1,1,1]> (a, w3)",
+        "(float[1,8,12,10] x) => (float[1,8,6,5] y)",
+    )
+    calibrated, _ = text_network(body, signature)
+    limited = replace(march, max_stride=1)
+    graph = lower(convert(calibrated, "nash-e"), limited)
+    plan = schedule(graph, tile(graph, limited), limited)
+    loads = [t for t in plan.tasks if t.opcode == "LOAD"]
+    spaces = [plan.buffers[t.operands["src"].buffer].space for t in loads]
+    assert set(spaces) == {"CONST", "DDR"}
+    # What the host made comes last: the weights need not wait for it.
+    assert spaces[-1] == "DDR"

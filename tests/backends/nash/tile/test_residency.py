@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,12 +11,14 @@ import pytest
 
 from backends.nash.isa import dtype_name
 from backends.nash.lower import Node, UnitGraph, lower
-from backends.nash.schedule.generate import bundle
+from backends.nash.schedule import schedule
+from backends.nash.schedule.weights import bundle
 from backends.nash.tile import TileOptions, TilePlan, tile
 from backends.nash.tile.costs import weight_bytes
+from backends.nash.tile.plan import Piece
 from hbir.errors import BackendError
 from hbir.march import March, load_march
-from tests.backends.nash.small_networks import SMALL_NETWORKS, deep_network, small_network
+from tests.backends.nash.small_networks import SMALL_NETWORKS, deep_network, heavy_network, small_network
 
 
 def small_march(size: int, name: str = "nash-e") -> March:
@@ -80,17 +83,18 @@ def test_a_layer_that_cannot_be_cut_further_is_refused_by_name() -> None:
 
 def test_deep_layers_are_cut_along_their_input_channels_when_nothing_else_helps() -> None:
     module, _ = deep_network(8)
-    cuts, texts = dict[int, list[tuple[tuple[int, int], ...]]](), dict[int, str]()
+    cuts, texts = dict[int, list[tuple[Piece, ...]]](), dict[int, str]()
     for size in (48 << 10, 4 << 20):
         graph = lower(module, small_march(size))
         plan = tile(graph, small_march(size))
         texts[size] = str(plan)
-        cuts[size] = [cut.depth for node, cut in zip(graph.nodes, plan.nodes, strict=True) if node.opcode == "CONV"]
+        cuts[size] = [cut.pieces for node, cut in zip(graph.nodes, plan.nodes, strict=True) if node.opcode == "CONV"]
     assert cuts[4 << 20] == [(), (), ()]
-    assert sum(bool(depth) for depth in cuts[48 << 10]) == 2
-    for depth in filter(None, cuts[48 << 10]):
-        assert_covers(depth, 1024)
-        assert all(low % 32 == 0 for low, _ in depth)
+    assert sum(bool(pieces) for pieces in cuts[48 << 10]) == 2
+    for pieces in filter(None, cuts[48 << 10]):
+        channels = tuple(piece.channels for piece in pieces)
+        assert_covers(channels, 1024)
+        assert all(low % 32 == 0 for low, _ in channels)
     assert "pieces of input channels" in texts[48 << 10]
     assert "pieces of input channels" not in texts[4 << 20]
 
@@ -145,3 +149,19 @@ def test_bundles_hold_every_vector_aligned() -> None:
         assert dtype == dtype_name(held.dtype)
         assert offset % held.dtype.itemsize == 0
         assert (np.frombuffer(content, held.dtype, count, offset) == held).all()
+
+
+@pytest.mark.parametrize(("dilation", "size"), [(1, 192 << 10), (2, 768 << 10), (1, 4 << 20)])
+@pytest.mark.parametrize("pipeline", [1, 4])
+def test_weights_too_many_to_stay_are_not_loaded_again_for_tiles_that_only_overlap(
+    size: int, pipeline: int, dilation: int
+) -> None:
+    module, _ = heavy_network(dilation)
+    march = replace(small_march(size), max_dilation=1)
+    graph = lower(module, march)
+    plan = tile(graph, march, TileOptions(pipeline=pipeline))
+    made = schedule(graph, plan, march)
+    loads = [t.operands["src"] for t in made.tasks if t.opcode == "LOAD"]
+    sources = Counter(r.buffer for r in loads if made.buffers[r.buffer].space == "CONST" and r.shape[0] > 4096)
+    assert sum(made.buffers[b].size for b in sources) > 300 << 10
+    assert set(sources.values()) == {1}
