@@ -41,7 +41,6 @@ __all__ = [
     "has_integer_form",
     "is_float",
     "is_high_precision",
-    "is_movement",
     "keeps_grid",
     "head_values",
     "output_cone",
@@ -58,11 +57,6 @@ _MOVING = (ConcatOp, ExpandOp, PadOp, ReshapeOp, ResizeNearestOp, SliceOp, Trans
 def is_float(value: SSAValue) -> bool:
     """Whether a value is an f32 tensor."""
     return isinstance(tensor_type(value.type).element_type, Float32Type)
-
-
-def is_movement(op: Operation) -> bool:
-    """Whether an operation only moves values."""
-    return isinstance(op, _MOVING)
 
 
 def keeps_grid(op: Operation) -> bool:
@@ -153,11 +147,20 @@ def positional_values(block: Block) -> set[SSAValue]:
     return found
 
 
-def output_cone(block: Block) -> set[Operation]:
-    """Operations that only move values and end in nothing but the function's outputs: they work on floats."""
+def _moves_floats(op: Operation) -> bool:
+    """Whether an operation may move floats as well: units resize and pad integers only, and any grid has a zero to pad with."""
+    if isinstance(op, PadOp):
+        return op.values["mode"] != "constant" or op.values["value"] != 0.0
+    return isinstance(op, _MOVING) and not isinstance(op, ResizeNearestOp)
+
+
+def output_cone(block: Block, *, resizes: bool = False) -> set[Operation]:
+    """Operations that only move values and end in nothing but the function's outputs: they work on floats, where units do;
+    with `resizes`, nearest resizes as well."""
     cone: set[Operation] = set()
     for op in reversed(list(block.ops)):
-        if is_movement(op) and op.results[0].first_use is not None:
+        moves = _moves_floats(op) or (resizes and isinstance(op, ResizeNearestOp))
+        if moves and op.results[0].first_use is not None:
             if all(isinstance(use.operation, ReturnOp) or use.operation in cone for use in op.results[0].uses):
                 cone.add(op)
     return cone

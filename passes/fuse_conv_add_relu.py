@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from xdsl.ir import Operation, SSAValue
 
-from hbir.dialects.hbir import AddOp, ClipOp, Conv2dOp, LinearOp
+from hbir.dialects.hbir import AddOp, ClipOp, ConstantOp, Conv2dOp, LinearOp
+from hbir.dialects.qat import FakeQuantOp
 from hbir.module import Module
 from passes.manager import Pass, Promise
 from passes.rewriting import blocks, erase_dead, insert_before, only_user, replace
@@ -35,6 +36,8 @@ def _fuse_add(op: AddOp, order: dict[Operation, int]) -> Conv2dOp | None:
             and only_user(value) is op
             and value.type == other.type
             and value is not other
+            # A residual needs a grid. What calibration will give a constant, a model that has its grids does not.
+            and not (isinstance(other.owner, ConstantOp) and isinstance(conv.weight.owner, FakeQuantOp))
         ):
             candidates.append((order.get(conv, len(order)), conv, other))
     if not candidates:

@@ -35,3 +35,32 @@
     "func.return"(%0, %n, %t) : (tensor<1x1x1x2xf32>, tensor<1x1x1x2xf32>, tensor<f32>) -> ()
   }) : () -> ()
 }) : () -> ()
+// -----
+// A reshape that keeps the channels may stand between; a batch norm in front of layers goes into all of them.
+// CHECK:      "hbir.linear"{{.*}} loc(fused["dense", "norm"])
+// CHECK-NEXT: "hbir.reshape"
+// CHECK-NOT:  hbir.batch_norm
+// CHECK:      "hbir.linear"(%arg1, %{{.*}}loc(fused["front", "left"])
+// CHECK-NOT:  hbir.batch_norm
+// CHECK:      "hbir.linear"(%arg1, %{{.*}}loc(fused["front", "right"])
+// CHECK-NEXT: "func.return"
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<1x3x2xf32>, tensor<3x2xf32>)
+    -> (tensor<3x2xf32>, tensor<3x2xf32>, tensor<3x2xf32>)}> ({
+  ^bb0(%x: tensor<1x3x2xf32>, %y: tensor<3x2xf32>):
+    %w = "hbir.constant"() <{value = BLOB(f32: 1 2 3 4)}> : () -> tensor<2x2xf32>
+    %p = "hbir.constant"() <{value = BLOB(f32: 0.5 3)}> : () -> tensor<2xf32>
+    %l = "hbir.linear"(%x, %w)
+      : (tensor<1x3x2xf32>, tensor<2x2xf32>) -> tensor<1x3x2xf32> loc("dense")
+    %r = "hbir.reshape"(%l) <{shape = array<i64: 3, 2>}> : (tensor<1x3x2xf32>) -> tensor<3x2xf32>
+    %n = "hbir.batch_norm"(%r, %p, %p, %p, %p) <{epsilon = 1.0e-5 : f64}>
+      : (tensor<3x2xf32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) -> tensor<3x2xf32> loc("norm")
+    %f = "hbir.batch_norm"(%y, %p, %p, %p, %p) <{epsilon = 1.0e-5 : f64}>
+      : (tensor<3x2xf32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) -> tensor<3x2xf32> loc("front")
+    %a = "hbir.linear"(%f, %w)
+      : (tensor<3x2xf32>, tensor<2x2xf32>) -> tensor<3x2xf32> loc("left")
+    %b = "hbir.linear"(%f, %w, %p)
+      : (tensor<3x2xf32>, tensor<2x2xf32>, tensor<2xf32>) -> tensor<3x2xf32> loc("right")
+    "func.return"(%n, %a, %b) : (tensor<3x2xf32>, tensor<3x2xf32>, tensor<3x2xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()

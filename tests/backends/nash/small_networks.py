@@ -14,7 +14,7 @@ from hbir import Module, export
 from passes import calibrate, convert
 from tests.hbir.frontends.onnx.models import text_model
 
-__all__ = ["HOST_NETWORKS", "SMALL_NETWORKS", "deep_network", "small_network", "text_network"]
+__all__ = ["HOST_NETWORKS", "SMALL_NETWORKS", "deep_network", "heavy_network", "small_network", "text_network"]
 
 Feed = dict[str, npt.NDArray[np.float32]]
 
@@ -161,21 +161,20 @@ SMALL_NETWORKS: dict[str, tuple[str, str]] = {
         "a = Conv (x, big) r = Relu (a) y = Conv (r, back)",
         "(float[1,8,12,10] x) => (float[1,8,12,10] y)",
     ),
+    "div": (
+        "c = Conv (x, w1) d = Conv (x, v1) e = Relu (d) h = Add (e, one) q = Div (c, h) y = Conv (q, w1)",
+        MAP,
+    ),
+    "conv_transpose": (
+        "c = Conv (x, w1) t = ConvTranspose <strides = [2,2]> (c, back1) y = Conv (t, v1)",
+        "(float[1,8,12,10] x) => (float[1,8,23,19] y)",
+    ),
 }
 """Name: (nodes, signature). Constants are those of `_constants`."""
 
 HOST_NETWORKS: dict[str, tuple[str, str, str]] = {
-    "div": (
-        "c = Conv (x, w1) d = Conv (x, v1) e = Relu (d) h = Add (e, one) q = Div (c, h) y = Conv (q, w1)",
-        MAP,
-        "hbir.div",
-    ),
     "pow": ("c = Conv (x, w1) r = Relu (c) p = Pow (r, r) y = Conv (p, v1)", MAP, "hbir.pow"),
-    "conv_transpose": (
-        "c = Conv (x, w1) t = ConvTranspose <strides = [2,2]> (c, back1) y = Conv (t, v1)",
-        "(float[1,8,12,10] x) => (float[1,8,23,19] y)",
-        "hbir.conv_transpose2d",
-    ),
+    "pow_of_constant": ("c = Conv (x, w1) r = Relu (c) p = Pow (six, r) y = Conv (p, v1)", MAP, "hbir.pow"),
 }
 """Networks with one operation that no unit can do, and its name."""
 
@@ -210,6 +209,7 @@ def _constants() -> Mapping[str, npt.NDArray[Any]]:
         "six": np.array(6, np.float32),
         "scales": np.array([1, 1, 2, 2], np.float32),
         "rows": np.array([96, 10], np.int64),
+        "image": np.array([1, 8, 12, 10], np.int64),
         "pads": np.array([0, 0, 0, 0, 0, 8, 0, 0], np.int64),
         "begin": np.array([0], np.int64),
         "end": np.array([16], np.int64),
@@ -251,6 +251,22 @@ def deep_network(bits: int, march: str = "nash-e") -> tuple[Module, list[Feed]]:
     module = export(text_model(body, "(float[1,1024,6,5] x) => (float[1,3,6,5] y)", constants=constants))
     feeds = [{"x": rng.uniform(-1, 2, (1, 1024, 6, 5)).astype(np.float32)} for _ in range(2)]
     return convert(calibrate(module, feeds, activation_bits=bits), march), feeds
+
+
+@cache
+def heavy_network(dilation: int = 1) -> tuple[Module, list[Feed]]:
+    """Convolutions with far more weights than map, each followed by a table: 3 x 3 over 192 channels of a 12 x 12 map."""
+    pads = [dilation] * 4
+    rng = np.random.default_rng(13)
+    constants = {
+        "w": rng.uniform(-0.1, 0.1, (192, 16, 1, 1)).astype(np.float32),
+        "v": rng.uniform(-0.05, 0.05, (192, 192, 3, 3)).astype(np.float32),
+    }
+    attributes = f"pads = {pads}, dilations = {pads[:2]}"
+    body = f"a = Conv (x, w) b = Sigmoid (a) c = Conv <{attributes}> (b, v) y = Sigmoid (c)"
+    module = export(text_model(body, "(float[1,16,12,12] x) => (float[1,192,12,12] y)", constants=constants))
+    feeds = [{"x": rng.uniform(-1, 2, (1, 16, 12, 12)).astype(np.float32)} for _ in range(2)]
+    return convert(calibrate(module, feeds), "nash-e"), feeds
 
 
 @cache
