@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
 
 from hbir.errors import HbError
 
-__all__ = ["checked_index", "checked_kind", "checked_path", "checked_text", "shown"]
+__all__ = ["checked_index", "checked_kind", "checked_number", "checked_path", "checked_text", "shown"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,13 @@ def checked_index(value: object, refuse: Refuse) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise refuse(shown(value), "it takes a whole number")
     return int(value)
+
+
+def checked_number(value: object, refuse: Refuse) -> float:
+    """A real number, of Python or numpy; NaN and infinities are numbers."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise refuse(shown(value), "it takes a number")
+    return float(value)
 
 
 def checked_text(value: object, refuse: Refuse) -> str:

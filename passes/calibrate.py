@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects.base import Array
 from hbir.dialects.hbir import Conv2dOp, FunctionOp, LinearOp
@@ -13,28 +13,26 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
-from hbir.module import Function, Module
+from hbir.module import Function, Module, checked_module
 from hbir.numerics.lut import function_named
 from passes.analysis import head_values, positional_values
+from passes.calibration_options import WIDE_BELOW, CalibrationOptions, checked_samples
+from passes.coarsen_grids import CoarsenGrids
 from passes.correct_bias import CorrectBias, InputSamples, weighted_ops
 from passes.insert_fake_quant import InsertFakeQuant, activation_points
 from passes.manager import Pipeline
 from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for, resolution
 from passes.rewriting import constant_of, only_user, users
+from passes.statistics_values import denominators, statistics_values
 from passes.unify_scales import UnifyScales
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
 
 FLOAT_PIPELINE = (
-    "fold-constants,canonicalize,cancel-transposes,canonicalize,fold-batch-norm,fold-constants,"
-    "fuse-activations,fuse-conv-add-relu,canonicalize,dead-code"
+    "fold-constants,canonicalize,cancel-transposes,canonicalize,fuse-activations,replace-divisions,fold-batch-norm,"
+    "expand-conv-transpose,replace-padding,expand-resize,fold-constants,fuse-conv-add-relu,canonicalize,dead-code"
 )
 """What happens to a float network before it is calibrated: everything that must not be rounded in between."""
-
-DEFAULT_OBSERVER = "mse"
-
-WIDE_BELOW = 31.0
-"""Signal to rounding noise in dB under which a positional value gets sixteen bits; eight bits give an even distribution 48."""
 
 
 def _checked_feeds(function: Function, feeds: Mapping[str, Array], number: int) -> list[Array]:
@@ -42,7 +40,7 @@ def _checked_feeds(function: Function, feeds: Mapping[str, Array], number: int) 
     if set(feeds) != set(names):
         raise CalibrationError(
             2,
-            f"sample {number} feeds {sorted(feeds)}",
+            f"sample {number} feeds {sorted(map(str, feeds))}",
             why=f"the model's inputs are {names}",
             lever="give one array for each input under its name",
         )
@@ -50,6 +48,9 @@ def _checked_feeds(function: Function, feeds: Mapping[str, Array], number: int) 
         return [check_input(a.name, feeds[a.name], a.value.type) for a in function.flatten_inputs]
     except IrError as error:
         raise CalibrationError(3, f"sample {number}: {error.what}", why=error.why, lever=error.lever) from None
+    except (ValueError, TypeError) as error:  # numpy makes no array of it
+        lever = "give numpy arrays"
+        raise CalibrationError(3, f"sample {number} holds no array", why=str(error), lever=lever) from None
 
 
 def calibrate(
@@ -72,36 +73,27 @@ def calibrate(
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
     `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values that reach an output
     past no further convolution or matrix product keep their whole observed range, and get `head_bits` bits where no convolution
-    reads them. Of eight-bit values that keep positions (feature maps of a detector), those whose signal is less than
-    `wide_below` dB above the rounding noise get sixteen bits where only convolutions and functions read them; -inf turns that
-    off. `asymmetric` gives eight-bit grids a zero point: results of a relu or swish use all codes then. `correct_bias` takes
-    the mean error of rounding out of the biases. `progress` is called with the number of samples done. Raises
-    CalibrationError for data that does not fit, or for none.
+    reads them. Statistics of rows, what they normalise, and denominators keep their range in sixteen bits
+    (`passes.statistics_values`). Of eight-bit values that keep positions (feature maps of a detector), those whose signal is
+    less than `wide_below` dB above the rounding noise get sixteen bits where only convolutions and functions read them; -inf
+    turns that off. `asymmetric` gives eight-bit grids a zero point: results of a relu or swish use all codes then.
+    `correct_bias` takes the mean error of rounding out of the biases. `progress` is called with the number of samples done.
+    Raises CalibrationError for options or data that do not fit, and for no data; IrError HB0236 for what is no module.
     """
-    name = DEFAULT_OBSERVER if observer == "default" else observer
-    if name not in OBSERVERS:
-        raise CalibrationError(
-            4, f"there is no observer '{observer}'", lever=f"choose one of {['default', *OBSERVERS]}"
-        )
-    if not {activation_bits, weight_bits, head_bits} <= {8, 16}:
-        raise CalibrationError(
-            5, f"{activation_bits}-bit activations with {weight_bits}-bit weights", lever="choose 8 or 16"
-        )
-    if weight_bits > activation_bits:
-        raise CalibrationError(
-            9,
-            "16-bit weights with 8-bit activations",
-            why="the tensor engine multiplies int8 by int8, int16 by int8 and int16 by int16",
-            lever="ask for activation_bits=16 as well",
-        )
-    if not 0.5 <= percentile <= 1:
-        raise CalibrationError(
-            6, f"percentile {percentile} is not between 0.5 and 1", lever="give the share of values that stays in range"
-        )
-    if np.isnan(wide_below):
-        raise CalibrationError(
-            11, "wide_below is not a number of dB", lever="give a number, -inf for eight bits everywhere"
-        )
+    options = CalibrationOptions(
+        observer=observer,
+        activation_bits=activation_bits,
+        weight_bits=weight_bits,
+        head_bits=head_bits,
+        per_channel=per_channel,
+        asymmetric=asymmetric,
+        percentile=percentile,
+        wide_below=wide_below,
+        correct_bias=correct_bias,
+        progress=progress,
+    )
+    samples = checked_samples(feeds)
+    checked_module(module)
     # A fixed grid at an input is the user's; weights on a grid mean that the whole module has been through this.
     done = next((op.name for f in module for op in f.operations if _is_calibrated(op, module)), None)
     if done is not None:
@@ -121,24 +113,43 @@ def calibrate(
     points = list(activation_points(block, accumulators=activation_bits == 8))
     histograms = [Histogram() for _ in points]
     inputs = [InputSamples() for _ in weighted_ops(block)]
-    if not _observe(function, feeds, points, histograms, inputs if correct_bias else (), progress):
+    if not _observe(function, samples, points, histograms, inputs if correct_bias else (), progress):
         raise CalibrationError(8, "there is no calibration data", lever="give at least one sample, better 20 to 100")
+    chosen = _grids(block, points, histograms, options)
+    insert = InsertFakeQuant(
+        *(activation_bits, weight_bits, head_bits, per_channel),
+        grids={(function.name, number): grid for number, grid in enumerate(chosen)},
+        signed={(function.name, number): sign for number, sign in _signs(block, points, histograms).items()},
+    )
+    kept = {(function.name, number): values for number, values in enumerate(inputs)}
+    return Pipeline([insert, UnifyScales(), CoarsenGrids(), CorrectBias(kept)]).run(work)
+
+
+def _grids(
+    block: Block, points: Sequence[SSAValue], histograms: Sequence[Histogram], options: CalibrationOptions
+) -> list[UniformQuantizedType]:
+    """The grid of each value that gets one, from what was observed of it and from where it stands in the network."""
     near, head = head_values(block)
-    positional = positional_values(block)
-    grids: dict[tuple[str, int], UniformQuantizedType] = {}
-    for number, (value, histogram) in enumerate(zip(points, histograms, strict=True)):
-        bits = head_bits if value in head else activation_bits
-        estimate = OBSERVERS["max" if value in near else name]
+    positional, statistics = positional_values(block), statistics_values(block)
+    grids: list[UniformQuantizedType] = []
+    for value, histogram in zip(points, histograms, strict=True):
+        bits = 16 if value in statistics else options.head_bits if value in head else options.activation_bits
+        estimate = OBSERVERS["max" if value in near or value in statistics else options.estimator]
         power = RARE_POWER if value in positional else 2.0
-        wanted = Request(bits, not asymmetric, percentile, _curve(value), power)
-        grid = grid_for(estimate(histogram, wanted), bits, not asymmetric)
+        wanted = Request(bits, not options.asymmetric, options.percentile, _curve(value), power)
+        grid = grid_for(estimate(histogram, wanted), bits, not options.asymmetric)
         if bits == 8 and value in positional - near and _may_widen(value, points):
-            if resolution(histogram, grid, wanted.curve) < wide_below:
+            if resolution(histogram, grid, wanted.curve) < options.wide_below:
                 grid = grid_for((histogram.low, histogram.high), 16, True)
-        grids[function.name, number] = grid
-    insert = InsertFakeQuant(activation_bits, weight_bits, head_bits, per_channel, grids)
-    samples = {(function.name, number): kept for number, kept in enumerate(inputs)}
-    return Pipeline([insert, UnifyScales(), CorrectBias(samples)]).run(work)
+        grids.append(grid)
+    return grids
+
+
+def _signs(block: Block, points: Sequence[SSAValue], histograms: Sequence[Histogram]) -> dict[int, int]:
+    """The denominators (by their number among the points) that were never seen to be 0 or to change sign, with it."""
+    divisors = denominators(block, functions=False)
+    signs = {n: int(h.low > 0) - int(h.high < 0) for n, h in enumerate(histograms) if points[n] in divisors}
+    return {number: sign for number, sign in signs.items() if sign}
 
 
 def _is_calibrated(op: Operation, module: Module) -> bool:

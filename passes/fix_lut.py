@@ -16,6 +16,7 @@ from hbir.dialects.quantized.table import ideal_results
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
+from hbir.numerics import quantize_multiplier
 from hbir.numerics.lut import (
     InterpolatedTable,
     SegmentedTable,
@@ -33,10 +34,21 @@ __all__ = ["FixLut"]
 i8, i16 = IntegerType(8), IntegerType(16)
 
 
+NARROW_BITS = 15
+"""Multiplier bits of rescales to int8 on every march."""
+
+
+def _fine(grid: UniformQuantizedType) -> UniformQuantizedType:
+    """The int16 grid without a zero point that reaches as far as an int8 grid."""
+    low, high = grid.limits
+    return UniformQuantizedType.get(16, max(high - grid.zero_point, grid.zero_point - low) * grid.scale / 32767)
+
+
 @dataclass(frozen=True)
 class FixLut(Pass):
     """Replace `quantized.function` by a table. `bound` is the largest error of an int16 table, in steps of its result,
-    that is accepted; a function that no table reaches within it is refused."""
+    that is accepted; a function that no table reaches within it is refused. A function that jumps inside the range of int16
+    inputs has its int8 results by way of int16."""
 
     name: ClassVar[str] = "fix-lut"
     promise: ClassVar[Promise] = Promise.NUMERIC
@@ -90,6 +102,22 @@ class FixLut(Pass):
             chosen = int16_interpolated_table(values["function"], *scales, values["parameters"], out_bits=8)
             give, take = (Grid(g.scale, g.zero_point, g.bits) for g in (source, target))
             error = worst_error(chosen, ideal_int16(values["function"], give, take, values["parameters"]))
+        if error > 1 and target.bits == 8:
+            fine = _fine(target)
+            jumping, off = best_int16_table(
+                values["function"], source.scale, source.zero_point, fine.scale, 0, values["parameters"]
+            )
+            # A function that jumps (1 / x at 0) or bends needs segments, which give int16; 256 of its steps are one of the
+            # result, whose rounding adds at most one more.
+            if (
+                1 + off * fine.scale / target.scale < error
+                and off <= self.bound
+                and isinstance(jumping, SegmentedTable)
+            ):
+                wide = self._interpolated(op, source, fine, x, module)
+                m, s = quantize_multiplier(np.array([fine.scale / np.float64(target.scale)]), NARROW_BITS)
+                narrowed = q.RescaleOp.make(wide, multiplier=m.astype(np.int32), shift=s.astype(np.int8), grid=target)
+                return insert_before(op, narrowed, [op]).output
         if error > self.bound:
             raise PassError(
                 23,

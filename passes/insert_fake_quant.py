@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
 
-from hbir.dialects.hbir import ConstantOp, Conv2dOp, LinearOp
+from hbir.dialects.hbir import ClipOp, ConstantOp, Conv2dOp, LinearOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
@@ -29,6 +30,7 @@ from passes.analysis import (
 from passes.manager import Pass, Promise, check_choice
 from passes.observers import grid_for, weight_grid
 from passes.rewriting import blocks, constant_of, insert_before
+from passes.statistics_values import statistics_values
 
 __all__ = ["InsertFakeQuant", "activation_points"]
 
@@ -63,13 +65,15 @@ def _constants(block: Block, store: ConstantStore) -> Iterator[tuple[Operation, 
             continue
         for index, value in enumerate(op.operands):
             if is_float(value) and constant_of(value, store) is not None:
-                if not isinstance(op, Conv2dOp | LinearOp) or index == 1:
+                residual = isinstance(op, Conv2dOp) and value is op.residual
+                if not isinstance(op, Conv2dOp | LinearOp) or index == 1 or residual:
                     yield op, index
 
 
 @dataclass(frozen=True)
 class InsertFakeQuant(Pass):
-    """Insert `qat.fake_quant`. `grids` maps values (by their number among the activation points) to calibrated grids.
+    """Insert `qat.fake_quant`. `grids` maps values (by their number among the activation points) to calibrated grids;
+    `signed` holds those that are never 0, with 1 or -1: no rounding takes them there.
 
     Without calibrated grids, as in a performance-only build, every activation gets the range [-1, 1].
     """
@@ -84,6 +88,7 @@ class InsertFakeQuant(Pass):
     grids: Mapping[tuple[str, int], UniformQuantizedType] = field(
         default_factory=dict[tuple[str, int], UniformQuantizedType], repr=False
     )
+    signed: Mapping[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int], repr=False)
 
     def __post_init__(self) -> None:
         for option in ("activation_bits", "weight_bits", "head_bits"):
@@ -92,40 +97,45 @@ class InsertFakeQuant(Pass):
     def run(self, module: Module) -> None:
         for function, block in blocks(module):
             _, head = head_values(block)
+            statistics = statistics_values(block)
             # The accumulator of int16 activations is int48, which no output holds.
             points = list(activation_points(block, accumulators=self.activation_bits == 8))
             constants = list(_constants(block, module.constants))
             for number, value in enumerate(points):
-                bits = self.head_bits if value in head else self.activation_bits
+                bits = 16 if value in statistics else self.head_bits if value in head else self.activation_bits
                 grid = self.grids.get((function.name, number)) or grid_for((-1.0, 1.0), bits, True)
-                _insert(value, grid, block, function)
+                fake = _insert(value, grid, block, function)
+                if sign := self.signed.get((function.name, number)):
+                    _keep_sign(fake, sign)
             for op, index in constants:
-                self._quantize_constant(op, index, op.results[0] in head, module.constants)
+                result = op.results[0]
+                bits = 16 if result in statistics else self.head_bits if result in head else self.activation_bits
+                self._quantize_constant(op, index, bits, module.constants)
 
-    def _quantize_constant(self, op: Operation, index: int, in_head: bool, store: ConstantStore) -> None:
+    def _quantize_constant(self, op: Operation, index: int, bits: int, store: ConstantStore) -> None:
         value = op.operands[index]
         array = constant_of(value, store)
         if array is None:
             return
-        if isinstance(op, Conv2dOp | LinearOp):
+        if isinstance(op, Conv2dOp | LinearOp) and index == 1:
             grid = weight_grid(array, self.weight_bits, self.per_channel, _smallest_scales(op, store))
         else:
-            bits = self.head_bits if in_head else self.activation_bits
             grid = grid_for((float(array.min(initial=0)), float(array.max(initial=0))), bits, True)
         op.operands[index] = insert_before(op, FakeQuantOp.make(value, grid=grid), [op]).output
 
 
 def _smallest_scales(op: Conv2dOp | LinearOp, store: ConstantStore) -> npt.NDArray[np.float64] | None:
-    """Weight scales below which the bias would not fit a quarter of the int32 accumulator (nearly dead channels)."""
+    """Weight scales below which the bias would not fit a quarter of the accumulator (nearly dead channels)."""
     bias = None if op.bias is None else constant_of(op.bias, store)
     sources = grid_sources(op.input)
-    if bias is None or not sources or sources[0].grid.bits != 8:
+    if bias is None or not sources:
         return None
     # Operands of a concat come to one grid later, the widest; the smallest of them is the safe assumption here.
-    return np.abs(bias.astype(np.float64)) / (min(source.grid.scale for source in sources) * 2**29)
+    quarter = 2**29 if all(source.grid.bits == 8 for source in sources) else 2**45
+    return np.abs(bias.astype(np.float64)) / (min(source.grid.scale for source in sources) * quarter)
 
 
-def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block, function: Function) -> None:
+def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block, function: Function) -> FakeQuantOp:
     readers = list(value.uses)
     fake = FakeQuantOp.make(value, grid=grid)
     if isinstance(value.owner, Operation):
@@ -136,3 +146,25 @@ def _insert(value: SSAValue, grid: UniformQuantizedType, block: Block, function:
         block.insert_op_before(fake, block.first_op)
     for use in readers:
         use.operation.operands[use.index] = fake.output
+    return fake
+
+
+def _keep_sign(fake: FakeQuantOp, sign: int) -> None:
+    """Hold a value at least one step away from 0, by the clip that computes it or by one behind it."""
+    step, owner = fake.grid.scale, fake.input.owner
+    low, high = (step, None) if sign > 0 else (None, -step)
+    if isinstance(owner, ClipOp):
+        bounds = owner.values
+        if low is not None:
+            bounds["min"] = max(low, bounds["min"] if bounds["min"] is not None else low)
+        if high is not None:
+            bounds["max"] = min(high, bounds["max"] if bounds["max"] is not None else high)
+        fake.operands[0] = insert_before(fake, ClipOp.make(owner.input, **bounds), [owner]).output
+        return
+    readers = list(fake.output.uses)
+    clipped = ClipOp.make(fake.output, min=low, max=high)
+    again = FakeQuantOp.make(clipped.output, grid=fake.grid)
+    Rewriter.insert_op((clipped, again), InsertPoint.after(fake))
+    clipped.location = again.location = fake.location
+    for use in readers:
+        use.operation.operands[use.index] = again.output

@@ -21,6 +21,7 @@ from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import layer_name
 from hbir.numerics import quantize_multiplier
 from hbir.numerics.intervals import accumulator_bounds
+from hbir.numerics.rescale import MIN_SHIFT
 from passes.rewriting import constant_of, insert_before
 
 __all__ = ["Builder"]
@@ -63,17 +64,24 @@ class Builder:
         return self.put(f.constant(array, self.constants, element), anchor)
 
     def multiplier(
-        self, ratio: Any, result_bits: int, *, wide: bool = False
+        self, ratio: Any, grid_bits: int, anchor: Operation, *, wide: bool = False
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Multipliers and shifts for a ratio of scales. `wide`: the accumulator is int48, which takes 15 bits only."""
-        bits = self.bits if result_bits == 8 or wide else self.high_bits
-        m, s = quantize_multiplier(np.atleast_1d(np.asarray(ratio, np.float64)), bits)
+        """Multipliers and shifts for a ratio of scales, `grid_bits` being those of the result. `wide`: the accumulator is
+        int48, which takes 15 bits only. Raises PassError HB0331 that names the layer of `anchor` where none fits."""
+        bits = self.bits if grid_bits == 8 or wide else self.high_bits
+        ratios = np.atleast_1d(np.asarray(ratio, np.float64))
+        try:
+            m, s = quantize_multiplier(ratios, bits)
+        except PassError as error:
+            beyond = float(ratios.max(initial=0)) / 2.0 ** (bits - MIN_SHIFT)
+            lever = f"give its result a scale that is {max(beyond, 1) * 1.01:.3g} times as large, or its operands smaller ones"
+            raise PassError(31, error.what, where=f"layer '{layer_name(anchor)}'", why=error.why, lever=lever) from None
         return m.astype(np.int32), s.astype(np.int8)
 
     def rescale(self, twin: SSAValue, grid: UniformQuantizedType, anchor: Operation) -> SSAValue:
         """`twin` on another grid."""
         source = quantized_element(twin.type)
-        m, s = self.multiplier(source.scale_array.astype(np.float64) / grid.scale, grid.bits)
+        m, s = self.multiplier(source.scale_array.astype(np.float64) / grid.scale, grid.bits, anchor)
         return self.put(q.RescaleOp.make(twin, multiplier=m, shift=s, grid=grid), anchor)
 
     def keep_grid(self, op: HbOperation, twins: Sequence[SSAValue], values: dict[str, Any]) -> HbOperation:
@@ -111,7 +119,7 @@ class Builder:
         """What `op` on the integers `x` and `w` gives on `grid`, from its int32 accumulator `raw`: bit for bit what its own
         epilogue makes of it."""
         # The type of `raw` holds the products of the scales as float32; the epilogue's multipliers come from float64.
-        m, s = self.multiplier(_products(x, w) / grid.scale, grid.bits)
+        m, s = self.multiplier(_products(x, w) / grid.scale, grid.bits, op)
         low, high = _limits(op.values["min"], op.values["max"], grid)
         value = self.put(q.RescaleOp.make(raw, multiplier=m, shift=s, grid=grid), anchor, op)
         if (low, high) != grid.limits:
@@ -148,7 +156,7 @@ class Builder:
                 f"the bias of channel {worst} is {frozen[worst]:.3g} accumulator steps, the accumulator holds {limit}",
                 where=f"layer '{layer_name(op)}'",
                 why="the scale of this channel's weights is tiny beside its bias",
-                lever="use weights per tensor for this layer, or int16 activations",
+                lever="give this channel's weights a larger scale, or use weights per tensor for this layer",
             )
         integers = None if frozen is None else frozen.astype(np.int64 if xe.bits == 16 else np.int32)
         b = None if integers is None else self.constant(integers, i48 if xe.bits == 16 else i32, anchor)
@@ -166,7 +174,7 @@ class Builder:
         low, high = _limits(values["min"], values["max"], grid)
         wide = xe.bits == 16
         if residual is None:
-            m, s = self.multiplier(products / grid.scale, grid.bits, wide=wide)
+            m, s = self.multiplier(products / grid.scale, grid.bits, op, wide=wide)
             return q.Conv2dOp.make(
                 x, w, b, None, **geometry, **absent, multiplier=m, shift=s, low=low, high=high, grid=grid
             )
@@ -175,11 +183,13 @@ class Builder:
         largest = float((np.maximum(np.abs(reach[0]), np.abs(reach[1])).astype(np.float64) * products).max())
         r_low, r_high = re.limits
         largest = max(largest, max(r_high - re.zero_point, re.zero_point - r_low) * re.scale)
+        if wide:  # the multipliers of int48 have 15 bits: no factor above 2^12
+            largest = max(largest, float(products.max()) * 2.0 ** (_COMMON_BITS - 12))
         # A power of two keeps the sum's scale readable; the product is far finer than one step of the result.
         common = float(2.0 ** np.ceil(np.log2(largest / 2**_COMMON_BITS)))
-        m, s = self.multiplier(products / common, 32, wide=wide)
-        rm, rs = self.multiplier(re.scale / common, 32)
-        om, os = self.multiplier(common / grid.scale, grid.bits)
+        m, s = self.multiplier(products / common, 32, op, wide=wide)
+        rm, rs = self.multiplier(re.scale / common, 32, op)
+        om, os = self.multiplier(common / grid.scale, grid.bits, op)
         return q.Conv2dOp.make(
             x,
             w,
@@ -253,7 +263,7 @@ class Builder:
             # A matrix product takes zero points on both sides.
             a = quantized_element(x.type)
             m, s = self.multiplier(
-                np.float64(a.scale) * element.scale / grid.scale, grid.bits, wide=max(a.bits, element.bits) == 16
+                np.float64(a.scale) * element.scale / grid.scale, grid.bits, op, wide=max(a.bits, element.bits) == 16
             )
             columns = self.constant(np.ascontiguousarray(weight.T), element, anchor)
             low, high = _limits(op.values["min"], op.values["max"], grid)
@@ -278,8 +288,8 @@ def _sum(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantizedType,
     a, b = (quantized_element(value.type) for value in x)
     headroom = 20 if max(a.bits, b.bits) == 8 else 12
     common = 2.0 * max(a.scale, b.scale) / (1 << headroom)
-    (am, as_), (bm, bs) = build.multiplier(a.scale / common, 32), build.multiplier(b.scale / common, 32)
-    m, s = build.multiplier(common / grid.scale, grid.bits)
+    (am, as_), (bm, bs) = build.multiplier(a.scale / common, 32, op), build.multiplier(b.scale / common, 32, op)
+    m, s = build.multiplier(common / grid.scale, grid.bits, op)
     low, high = grid.limits
     kind = q.AddOp if isinstance(op, f.AddOp) else q.SubOp
     return kind.make(
@@ -300,7 +310,7 @@ def _sum(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantizedType,
 def _product(build: Builder, op: Any, x: list[SSAValue], grid: UniformQuantizedType, anchor: Operation) -> HbOperation:
     a, b = (quantized_element(value.type) for value in x)
     wide = isinstance(op, f.MatmulOp) and max(a.bits, b.bits) == 16
-    m, s = build.multiplier(np.float64(a.scale) * b.scale / grid.scale, grid.bits, wide=wide)
+    m, s = build.multiplier(np.float64(a.scale) * b.scale / grid.scale, grid.bits, op, wide=wide)
     low, high = grid.limits
     kind = q.MulOp if isinstance(op, f.MulOp) else q.MatmulOp
     return kind.make(*x, multiplier=m, shift=s, low=low, high=high, grid=grid)
@@ -332,7 +342,7 @@ def _reduce(
     values = op.values
     axes: Sequence[int] = values["axes"]
     count = prod(shape_of(x[0].type)[axis] for axis in axes) if values["kind"] == "mean" else 1
-    m, s = build.multiplier(quantized_element(x[0].type).scale / (count * np.float64(grid.scale)), grid.bits)
+    m, s = build.multiplier(quantized_element(x[0].type).scale / (count * np.float64(grid.scale)), grid.bits, op)
     low, high = grid.limits
     return q.ReduceSumOp.make(
         x[0],
@@ -356,7 +366,7 @@ def _softmax(
     element = quantized_element(x[0].type)
     exponentials = exp_table_int8(element.scale) if element.bits == 8 else exp_table_int16(element.scale)
     tables = [build.constant(table, i16, anchor) for table in (exponentials, reciprocal_table())]
-    m, s = build.multiplier(2.0**-FRACTION_BITS / np.float64(grid.scale), grid.bits)
+    m, s = build.multiplier(2.0**-FRACTION_BITS / np.float64(grid.scale), grid.bits, op)
     low, high = grid.limits
     return q.SoftmaxOp.make(x[0], *tables, axis=op.values["axis"], multiplier=m, shift=s, low=low, high=high, grid=grid)
 
@@ -368,7 +378,7 @@ def _resize(
     (rows, yd, oy, yn), (columns, xd, ox, xn) = op.values["rows"], op.values["columns"]
     # TOSA: source = (index * denominator + offset) / numerator; the border makes the output exactly as large as asked.
     border = ((rows - 1) * yd - (shape[1] - 1) * yn + oy, (columns - 1) * xd - (shape[2] - 1) * xn + ox)
-    m, s = build.multiplier(quantized_element(x[0].type).scale / (np.float64(grid.scale) * yn * xn), grid.bits)
+    m, s = build.multiplier(quantized_element(x[0].type).scale / (np.float64(grid.scale) * yn * xn), grid.bits, op)
     low, high = grid.limits
     return q.ResizeBilinearOp.make(
         x[0],

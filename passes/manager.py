@@ -74,7 +74,10 @@ def available_passes() -> dict[str, Callable[[], type[Pass]]]:
 
 
 _HELPERS = frozenset(
-    {"analysis", "calibrate", "convert", "equivalence", "integer_forms", "manager", "observers", "rewriting"}
+    {
+        *("analysis", "calibrate", "calibration_options", "convert", "equivalence", "integer_forms", "manager"),
+        *("observers", "rewriting", "statistics_values"),
+    }
 )
 
 

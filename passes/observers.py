@@ -16,7 +16,17 @@ import numpy.typing as npt
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError
 
-__all__ = ["OBSERVERS", "RARE_POWER", "Histogram", "Request", "grid_for", "resolution", "weight_grid"]
+__all__ = [
+    "DEFAULT_OBSERVER",
+    "OBSERVERS",
+    "OBSERVER_NAMES",
+    "RARE_POWER",
+    "Histogram",
+    "Request",
+    "grid_for",
+    "resolution",
+    "weight_grid",
+]
 
 Doubles = npt.NDArray[np.float64]
 BINS = 4096
@@ -175,6 +185,11 @@ OBSERVERS: dict[str, Callable[[Histogram, Request], Range]] = {
 }
 """Range estimators by name; each takes (histogram, request) and returns (low, high)."""
 
+DEFAULT_OBSERVER = "mse"
+
+OBSERVER_NAMES = ("default", *OBSERVERS)
+"""What can be asked for."""
+
 
 def grid_for(values: Range, bits: int, symmetric: bool) -> UniformQuantizedType:
     """The grid of a range: symmetric, `max(|low|, |high|) / qmax`; otherwise the range, widened to hold 0, over all codes.
@@ -212,14 +227,15 @@ def resolution(
 def weight_grid(
     weight: npt.NDArray[Any], bits: int, per_channel: bool, smallest: Doubles | None = None
 ) -> UniformQuantizedType:
-    """Symmetric narrow grid of a weight, one scale for each output channel (axis 0) or one for all; empty channels get 1.
+    """Symmetric narrow grid of a weight, one scale for each output channel (axis 0) or one for all.
 
-    No scale is below `smallest` (per channel), where that is given.
+    No scale is below `smallest` (per channel), where that is given. Channels without weights have the largest scale of the
+    others, that of the range [-1, 1] where there are none: one that stands out would set the layer's rescale for nothing.
     """
-    flat = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1).astype(np.float64)
-    reach = flat if per_channel else flat.max(keepdims=True)
-    tiny = _TINY * ((1 << (bits - 1)) - 1)
-    scales = np.where(reach > tiny, reach, (1 << (bits - 1)) - 1) / ((1 << (bits - 1)) - 1)
+    flat = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1, initial=0).astype(np.float64)
+    reach, largest = flat if per_channel else flat.max(keepdims=True), (1 << (bits - 1)) - 1
+    scales = np.where(reach > _TINY * largest, reach, 0) / largest
     if smallest is not None:
         scales = np.maximum(scales, smallest if per_channel else smallest.max(keepdims=True, initial=0))
+    scales = np.where(scales > _TINY, scales, scales.max(initial=0) or 1 / largest)
     return UniformQuantizedType.get(bits, scales.tolist(), axis=0 if per_channel else -1, narrow=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbir.errors import ConfigError
+from passes.observers import OBSERVER_NAMES
 from tools.config_schema import CalibrationParameters
 from tools.job import Calibration
 from tools.refusals import Refusal
@@ -75,9 +76,7 @@ def _quant_config(value: Any, where: str) -> tuple[int, int, bool, str, float | 
         cast(bool, _choice(activation, "asymmetric", {True: True, False: False}, where, _DEFAULTS.asymmetric)),
         cast(
             str,
-            _choice(
-                activation, "calibration_type", {k: k for k in ("max", "kl", "percentile", "mse", "default")}, where, ""
-            ),
+            _choice(activation, "calibration_type", {name: name for name in OBSERVER_NAMES}, where, ""),
         ),
         None if percentile is None else float(cast(float, percentile)),
     )

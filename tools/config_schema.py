@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from passes.observers import OBSERVER_NAMES
 
 __all__ = [
     "CalibrationParameters",
@@ -40,6 +42,14 @@ def _path(value: object) -> object:
     return None if value == "" else value
 
 
+def _known_type(value: str) -> str:
+    known = ("", *OBSERVER_NAMES, "mix", "skip")
+    if value not in known:
+        raise ValueError(f"Input should be one of {', '.join(map(repr, known))}")
+    return value
+
+
+CalibrationType = Annotated[str, AfterValidator(_known_type)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 NumberGroups = Annotated[tuple[tuple[float, ...], ...], BeforeValidator(_number_groups)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_path)]
@@ -94,7 +104,7 @@ class CalibrationParameters(_Section):
     """Section `calibration_parameters`."""
 
     cal_data_dir: Texts = ()
-    calibration_type: Literal["", "default", "max", "percentile", "mse", "kl", "mix", "skip"] = ""
+    calibration_type: CalibrationType = ""
     per_channel: bool = False
     max_percentile: float | None = Field(default=None, ge=0.5, le=1.0)
     run_on_cpu: Texts = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from passes.observers import OBSERVER_NAMES
 from tools.config_schema import Config
 
 __all__ = ["notes", "without_effect"]
@@ -66,7 +67,7 @@ def without_effect(config: Config) -> Iterator[tuple[str, object, str]]:
         (
             "calibration_parameters.calibration_type",
             calibration.calibration_type == "mix" and "mix",
-            "choose default, max, percentile, mse, kl or skip",
+            f"choose {', '.join(OBSERVER_NAMES)} or skip",
         ),
         (
             "compiler_parameters.max_time_per_fc",

@@ -49,7 +49,7 @@ class Calibration:
     percentile: float = 0.99995
     activation_bits: int = 8
     head_bits: int = 16
-    asymmetric: bool = False
+    asymmetric: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,52 @@ def test_int16_is_within_the_error_that_it_states(function: str, bits: tuple[int
     assert error <= 4
 
 
+@pytest.mark.parametrize("zero", [-128, 0])
+def test_a_jump_gets_segments_whatever_the_result(zero: int) -> None:
+    """1 / x of int16 to int8: straight lines between 513 entries would climb from the smallest code to the largest."""
+    source, target = UniformQuantizedType.get(16, 2.0**-12), UniformQuantizedType.get(8, 2.0**-8, zero)
+    module = _module("reciprocal", source, target)
+    fixed = Pipeline("fix-lut").run(module)
+    assert [op.name for op in fixed[0].operations][-2:] == ["quantized.segmented", "quantized.rescale"]
+    codes = _codes(source)
+    wanted, got = module[0](codes)[0].astype(int), fixed[0](codes)[0].astype(int)
+    assert np.abs(wanted - got).max() <= 1
+    assert all("act" in str(op.location) for op in fixed[0].operations)
+
+
 def test_a_table_beyond_the_bound_is_refused() -> None:
     source, target = UniformQuantizedType.get(16, 2.0**-12), UniformQuantizedType.get(16, 2.0**-15)
     module = _module("tanh", source, target)
     with pytest.raises(PassError, match=r"HB0323 at layer 'act': no table of 'tanh' comes within 0 steps"):
         Pipeline("fix-lut{bound=0.0}").run(module)
+
+
+@pytest.mark.parametrize("function", ["reciprocal", "rsqrt", "floor", "sigmoid"])
+def test_int8_results_of_int16_inputs_follow_bends_that_513_entries_do_not(function: str) -> None:
+    """Values between 0.9 and 4 on a grid that has negative codes as well: the reciprocal jumps at 0."""
+    source = UniformQuantizedType.get(16, 4 / 32767)
+    target = UniformQuantizedType.get(8, (4 if function == "floor" else 1.1) / 255, -128)
+    module = _module(function, source, target)
+    fixed = Pipeline("fix-lut", verify="exec").run(module)
+    codes = _codes(source)
+    wanted, got = module[0](codes)[0].astype(int), fixed[0](codes)[0].astype(int)
+    assert np.abs(wanted - got).max() <= (64 if function == "floor" else 1)
+
+
+def test_bounds_below_a_step_round_as_fake_quantisation_rounds_them() -> None:
+    text = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<5xf32>) -> (tensor<5xf32>, tensor<5xf32>)}> ({
+  ^bb0(%x: tensor<5xf32>):
+    %a = "qat.fake_quant"(%x) <{grid = !quant.uniform<i8:f32, 0.5:-3>}> : (tensor<5xf32>) -> tensor<5xf32>
+    %b = "hbir.clip"(%a) <{min = 1.0e-12 : f64}> : (tensor<5xf32>) -> tensor<5xf32>
+    %c = "qat.fake_quant"(%b) <{grid = !quant.uniform<i8:f32, 0.5:-3>}> : (tensor<5xf32>) -> tensor<5xf32>
+    %d = "hbir.clip"(%a) <{max = -1.0e-12 : f64}> : (tensor<5xf32>) -> tensor<5xf32>
+    %e = "qat.fake_quant"(%d) <{grid = !quant.uniform<i8:f32, 0.5:-3>}> : (tensor<5xf32>) -> tensor<5xf32>
+    "func.return"(%c, %e) : (tensor<5xf32>, tensor<5xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+    module, x = Module.parse(text), np.array([-2, -0.5, 0, 0.5, 2], np.float32)
+    for wanted, got in zip(module[0](x), Pipeline("quantize").run(module)[0](x), strict=True):
+        np.testing.assert_array_equal(got, wanted)

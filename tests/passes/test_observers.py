@@ -162,12 +162,13 @@ def test_grids_hold_their_range(a: float, b: float, bits: int, symmetric: bool) 
 def test_weight_grids() -> None:
     weight = np.array([[1.0, -2.0], [0.0, 0.0], [1e-44, 0.0], [4.0, 3.0]], np.float32)
     grid = weight_grid(weight, 8, True)
-    np.testing.assert_allclose(grid.scale_array, [2 / 127, 1, 1, 4 / 127], rtol=1e-7)
+    np.testing.assert_allclose(grid.scale_array, [2 / 127, 4 / 127, 4 / 127, 4 / 127], rtol=1e-7)
     assert (grid.limits, grid.per_axis) == ((-127, 127), 0)
+    assert weight_grid(0 * weight, 8, True).scale_array.tolist() == [np.float32(1 / 127)] * 4
     assert weight_grid(weight, 8, False).scale == np.float32(4 / 127)
     assert weight_grid(weight, 16, True).limits == (-32767, 32767)
     raised = weight_grid(weight, 8, True, np.array([1.0, 0.5, 2.0, 0.01]))
-    np.testing.assert_allclose(raised.scale_array, [1, 1, 2, 4 / 127], rtol=1e-7)
+    np.testing.assert_allclose(raised.scale_array, [1, 0.5, 2, 4 / 127], rtol=1e-7)
 
 
 def test_zeros_do_not_make_kl_clip_the_rest() -> None:

@@ -15,9 +15,12 @@ from passes.convert import convert_pipeline
 
 DIALECTS = {
     "canonicalize": ("hbir",),
+    "coarsen-grids": ("hbir", "qat"),
     "cancel-transposes": ("hbir", "qat"),
     "correct-bias": ("hbir", "qat"),
     "dead-code": ("hbir", "quantized"),
+    "expand-conv-transpose": ("hbir", "qat"),
+    "expand-resize": ("hbir", "qat", "quantized"),
     "fix-lut": ("quantized",),
     "fold-batch-norm": ("hbir",),
     "fold-constants": ("hbir", "qat"),
@@ -30,6 +33,8 @@ DIALECTS = {
     "narrow-movement": ("hbir", "quantized"),
     "prove-intervals": ("quantized",),
     "quantize": ("hbir", "qat"),
+    "replace-divisions": ("hbir", "qat"),
+    "replace-padding": ("hbir", "qat"),
     "unify-scales": ("hbir", "qat"),
 }
 
