@@ -29,7 +29,6 @@ from hbir.dialects.hbir import (
     constant,
 )
 from hbir.dialects.qat import FakeQuantOp
-from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
 from passes.manager import Pass, Promise
 from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
@@ -140,10 +139,7 @@ def _matmul(op: MatmulOp, module: Module) -> SSAValue | None:
     element = tensor_type(value.type).element_type
     weight = insert_before(op, constant(np.ascontiguousarray(array.T), module.constants, element), [op]).output
     if grid is not None:
-        axis = -1 if grid.per_axis is None else 1 - grid.per_axis
-        narrow = grid.qmin.data != -(1 << (grid.bits - 1))
-        scales, zeros = [s.data for s in grid.scales], [z.data for z in grid.zero_points]
-        moved = UniformQuantizedType.get(grid.bits, scales, zeros, axis=axis, narrow=narrow)
+        moved = grid.along(-1 if grid.per_axis is None else 1 - grid.per_axis)
         weight = insert_before(op, FakeQuantOp.make(weight, grid=moved), [op]).output
     return insert_before(op, LinearOp.make(op.lhs, weight, None, min=None, max=None), [op]).output
 

@@ -89,11 +89,7 @@ def _mlir(path: Path, name: str | None) -> list[dict[str, Any]]:
         for side, arguments in sides:
             for a in arguments:
                 grid = a.type.quant_info
-                scale = (
-                    ""
-                    if grid is None
-                    else _scale_text([s.data for s in grid.scales], [z.data for z in grid.zero_points])
-                )
+                scale = "" if grid is None else _scale_text(grid.scale_array.tolist(), grid.zero_point_array.tolist())
                 rows.append(_tensor_row(a.name, side, a.type.shape, str(a.type.np_dtype), scale))
         facts = {"march": module.march or "none yet", "operations": len(function.operations)}
         found.append(

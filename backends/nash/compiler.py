@@ -169,8 +169,7 @@ def _quantization(argument: Argument) -> Quantization | None:
     grid = argument.type.quant_info
     if grid is None:
         return None
-    scales, zeros = (s.data for s in grid.scales), (z.data for z in grid.zero_points)
-    return Quantization(tuple(scales), tuple(zeros), grid.per_axis)
+    return Quantization(tuple(grid.scale_array.tolist()), tuple(grid.zero_point_array.tolist()), grid.per_axis)
 
 
 def _tensor(argument: Argument, view: TensorView, address: int) -> Tensor:

@@ -8,12 +8,13 @@ real = (q - zero point) * scale. Scales are float32 values, finite and above zer
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, Float32Type, FloatData, IntAttr, IntegerType, TensorType, f32
+import numpy.typing as npt
+from xdsl.dialects.builtin import BytesAttr, Float32Type, IntAttr, IntegerType, TensorType, f32
 from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition, param_def
 from xdsl.parser import AttrParser
@@ -23,14 +24,31 @@ from xdsl.utils.exceptions import VerifyException
 __all__ = ["Quant", "UniformQuantizedType", "quantized_element"]
 
 
+_LIST = re.compile(r"[-+.:,0-9eE\s]*")
+
+
 def _scale_text(value: float) -> str:
     short = f"{value:.6e}"
     return short if float(short) == value else f"{value:.16e}"
 
 
+def _scales(values: npt.ArrayLike) -> BytesAttr:
+    # A scale is a float32 value, however many digits a text gives; one beyond its range is refused by `verify`.
+    with np.errstate(over="ignore"):
+        return BytesAttr(np.asarray(values, "<f4").tobytes())
+
+
+def _zero_points(values: npt.ArrayLike) -> BytesAttr:
+    return BytesAttr(np.asarray(values, "<i4").tobytes())
+
+
 @irdl_attr_definition
 class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
-    """``!quant.uniform<i8<-127:127>:f32:0, {0.1, 0.2:5}>``; axis is -1 for a per-tensor type."""
+    """``!quant.uniform<i8<-127:127>:f32:0, {0.1, 0.2:5}>``; axis is -1 for a per-tensor type.
+
+    Scales (float32) and zero points (int32) are kept as bytes, little endian: a type of a few thousand channels is then
+    compared and hashed as fast as any other.
+    """
 
     name = "quant.uniform"
 
@@ -39,20 +57,20 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
     qmax: IntAttr = param_def()
     expressed: Float32Type = param_def()
     axis: IntAttr = param_def()
-    scales: ArrayAttr[FloatData] = param_def()
-    zero_points: ArrayAttr[IntAttr] = param_def()
+    scales: BytesAttr = param_def()
+    zero_points: BytesAttr = param_def()
 
     @staticmethod
     def get(
         bits: int,
-        scale: float | Sequence[float],
-        zero_point: int | Sequence[int] = 0,
+        scale: npt.ArrayLike,
+        zero_point: npt.ArrayLike = 0,
         *,
         axis: int = -1,
         narrow: bool = False,
     ) -> UniformQuantizedType:
         """A type of `bits` signed bits; `narrow` leaves out the smallest value. Scales are rounded to float32."""
-        scales = np.atleast_1d(np.asarray(scale, np.float32)).astype(np.float64)
+        scales = np.atleast_1d(np.asarray(scale, np.float32))
         zero_points = np.broadcast_to(np.atleast_1d(np.asarray(zero_point, np.int64)), scales.shape)
         half = 1 << (bits - 1)
         return UniformQuantizedType(
@@ -61,8 +79,8 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             IntAttr(half - 1),
             f32,
             IntAttr(axis),
-            ArrayAttr(FloatData(float(s)) for s in scales),
-            ArrayAttr(IntAttr(int(z)) for z in zero_points),
+            _scales(scales),
+            _zero_points(zero_points),
         )
 
     @property
@@ -83,35 +101,46 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
     @property
     def scale(self) -> float:
         """The scale of a per-tensor type."""
-        return self.scales.data[0].data
+        return float(self.scale_array[0])
 
     @property
     def zero_point(self) -> int:
         """The zero point of a per-tensor type."""
-        return self.zero_points.data[0].data
+        return int(self.zero_point_array[0])
+
+    @property
+    def channels(self) -> int:
+        """How many scales there are: 1 for a per-tensor type."""
+        return len(self.scales.data) // 4
+
+    def along(self, axis: int) -> UniformQuantizedType:
+        """The same scales along another axis, -1 for a per-tensor type."""
+        narrow = self.qmin.data != -(1 << (self.bits - 1))
+        return UniformQuantizedType.get(self.bits, self.scale_array, self.zero_point_array, axis=axis, narrow=narrow)
 
     @property
     def scale_array(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """All scales, float32."""
-        return np.array([s.data for s in self.scales], np.float32)
+        """All scales, float32, read-only."""
+        return np.frombuffer(self.scales.data, "<f4")
 
     @property
     def zero_point_array(self) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        """All zero points, int32."""
-        return np.array([z.data for z in self.zero_points], np.int32)
+        """All zero points, int32, read-only."""
+        return np.frombuffer(self.zero_points.data, "<i4")
 
     def verify(self) -> None:
-        if len(self.scales) != len(self.zero_points) or not len(self.scales):
+        scales, zero_points = self.scale_array, self.zero_point_array
+        if scales.size != zero_points.size or not scales.size:
             raise VerifyException("a quantised type has one zero point per scale, and at least one scale")
-        if self.axis.data < 0 and len(self.scales) != 1:
+        if self.axis.data < 0 and scales.size != 1:
             raise VerifyException("a per-tensor quantised type has one scale")
-        for s in self.scales:
-            if not (math.isfinite(s.data) and s.data > 0):
-                raise VerifyException(f"scale {s.data} is not finite and above zero")
+        if not (np.isfinite(scales) & (scales > 0)).all():
+            worst = scales[~(np.isfinite(scales) & (scales > 0))][0]
+            raise VerifyException(f"scale {worst} is not finite and above zero")
         half = 1 << (self.bits - 1)
         if not -half <= self.qmin.data < self.qmax.data < half:
             raise VerifyException(f"storage range {self.qmin.data}:{self.qmax.data} does not fit i{self.bits}")
-        if any(not self.qmin.data <= z.data <= self.qmax.data for z in self.zero_points):
+        if zero_points.min() < self.qmin.data or zero_points.max() > self.qmax.data:
             raise VerifyException("a zero point lies outside the storage range")
 
     def print_parameters(self, printer: Printer) -> None:
@@ -122,8 +151,8 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
                 printer.print_string(f"<{self.qmin.data}:{self.qmax.data}>")
             printer.print_string(":")
             printer.print_attribute(self.expressed)
-            pairs = zip(self.scales, self.zero_points, strict=True)
-            texts = [_scale_text(s.data) + (f":{z.data}" if z.data else "") for s, z in pairs]
+            pairs = zip(self.scale_array.tolist(), self.zero_point_array.tolist(), strict=True)
+            texts = [_scale_text(scale) + (f":{zero}" if zero else "") for scale, zero in pairs]
             if self.axis.data >= 0:
                 printer.print_string(f":{self.axis.data}, {{{','.join(texts)}}}")
             else:
@@ -131,12 +160,6 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
-        def entry() -> tuple[float, int]:
-            # A scale is a float32 value, however many digits a text gives; one beyond its range is refused by `verify`.
-            with np.errstate(over="ignore"):
-                scale = float(np.float32(parser.parse_number()))
-            return scale, parser.parse_integer() if parser.parse_optional_punctuation(":") else 0
-
         with parser.in_angle_brackets():
             storage = parser.parse_type()
             if not isinstance(storage, IntegerType):
@@ -152,10 +175,43 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             expressed = parser.parse_type()
             axis = parser.parse_integer() if parser.parse_optional_punctuation(":") else -1
             parser.parse_punctuation(",")
-            pairs = parser.parse_comma_separated_list(parser.Delimiter.BRACES, entry) if axis >= 0 else [entry()]
-        scales = ArrayAttr(FloatData(s) for s, _ in pairs)
-        zero_points = ArrayAttr(IntAttr(z) for _, z in pairs)
-        return cast(Attribute, storage), IntAttr(low), IntAttr(high), expressed, IntAttr(axis), scales, zero_points
+            body = _parse_list(parser) if axis >= 0 else _parse_entry(parser)
+        return cast(Attribute, storage), IntAttr(low), IntAttr(high), expressed, IntAttr(axis), *body
+
+
+def _parse_entry(parser: AttrParser) -> tuple[BytesAttr, BytesAttr]:
+    """One scale, and a zero point that may be left out."""
+    scale = float(parser.parse_number())
+    zero_point = parser.parse_integer() if parser.parse_optional_punctuation(":") else 0
+    return _scales([scale]), _checked_zero_points(parser, [zero_point])
+
+
+def _parse_list(parser: AttrParser) -> tuple[BytesAttr, BytesAttr]:
+    """Entries in braces, read as one piece of text: token by token, the types of a network take seconds."""
+    lexer = cast(Any, parser.lexer)
+    text, begin = cast(str, lexer.input.content), parser.pos
+    end = text.find("}", begin)
+    if text[begin : begin + 1] != "{" or end < 0:
+        parser.raise_error("a list of scales in braces expected")
+    body = text[begin + 1 : end]
+    lexer.pos = end
+    parser.parse_punctuation("{")
+    parser.parse_punctuation("}")
+    entries = [entry.partition(":")[::2] for entry in body.split(",")]
+    try:
+        if not _LIST.fullmatch(body):
+            raise ValueError
+        scales = [float(scale) for scale, _ in entries]
+        zero_points = [int(zero) if zero else 0 for _, zero in entries]
+    except ValueError:
+        parser.raise_error("scales are numbers, each with a zero point behind a colon or without one")
+    return _scales(scales), _checked_zero_points(parser, zero_points)
+
+
+def _checked_zero_points(parser: AttrParser, values: Sequence[int]) -> BytesAttr:
+    if any(not -(1 << 31) <= value < 1 << 31 for value in values):
+        parser.raise_error("a zero point lies outside the storage range")
+    return _zero_points(values)
 
 
 def quantized_element(type_: Attribute) -> UniformQuantizedType:

@@ -26,14 +26,7 @@ def _move_axis(x: Tensor, permutation: Sequence[int] | None) -> Attribute:
         return element
     if permutation is None:
         raise VerifyException("a tensor with per-axis scales cannot change its shape")
-    axis = list(permutation).index(element.per_axis)
-    return UniformQuantizedType.get(
-        element.bits,
-        [s.data for s in element.scales],
-        [z.data for z in element.zero_points],
-        axis=axis,
-        narrow=element.qmin.data != -(1 << (element.bits - 1)),
-    )
+    return element.along(list(permutation).index(element.per_axis))
 
 
 class _ViewOp(HbOperation):

@@ -40,8 +40,8 @@ class FakeQuantOp(HbOperation):
         if not isinstance(x.element_type, Float32Type):
             raise VerifyException(f"fake_quant takes f32, not {x.element_type}")
         axis = grid.per_axis
-        if axis is not None and (axis >= len(shape_of(x)) or len(grid.scales) != shape_of(x)[axis]):
-            raise VerifyException(f"{len(grid.scales)} scales along axis {axis} do not fit {shape_of(x)}")
+        if axis is not None and (axis >= len(shape_of(x)) or grid.channels != shape_of(x)[axis]):
+            raise VerifyException(f"{grid.channels} scales along axis {axis} do not fit {shape_of(x)}")
         return x
 
     @staticmethod

@@ -64,7 +64,7 @@ class DequantizeOp(HbOperation):
             raise VerifyException(f"dequantize of {element} states another type, {grid}")
         if element.per_axis not in (None, len(shape_of(x)) - 1):
             raise VerifyException("dequantize takes scales per tensor or along the last axis")
-        if element.per_axis is not None and (len(element.scales) != shape_of(x)[-1] or element.zero_point_array.any()):
+        if element.per_axis is not None and (element.channels != shape_of(x)[-1] or element.zero_point_array.any()):
             raise VerifyException("scales along an axis are one for each channel, and their zero points are 0")
         return tensor(shape_of(x), f32)
 

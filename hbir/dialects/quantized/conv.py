@@ -115,8 +115,8 @@ class Conv2dOp(QuantizedOperation):
             raise VerifyException("weights are symmetric, with scales per tensor or along axis 0")
         if xe.bits not in (8, 16) or we.bits not in (8, xe.bits):
             raise VerifyException(f"there is no product of int{xe.bits} activations and int{we.bits} weights")
-        if we.per_axis == 0 and len(we.scales) != shape[3]:
-            raise VerifyException(f"{len(we.scales)} weight scales for {shape[3]} output channels")
+        if we.per_axis == 0 and we.channels != shape[3]:
+            raise VerifyException(f"{we.channels} weight scales for {shape[3]} output channels")
         products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
         if bias is not None:
             _check_bias(bias, shape[3], xe.bits)
@@ -216,7 +216,7 @@ def _check_bias(bias: Tensor, channels: int, input_bits: int) -> None:
 def _check_raw(grid: UniformQuantizedType, products: npt.NDArray[np.float64], residual: Tensor | None) -> None:
     if residual is not None or grid.bits != 32:
         raise VerifyException("without a multiplier the result is the int32 accumulator, and there is no residual")
-    if len(grid.scales) != products.size or (products.size > 1 and grid.per_axis != 3):
+    if grid.channels != products.size or (products.size > 1 and grid.per_axis != 3):
         raise VerifyException("the accumulator's type has one scale for each output channel, along axis 3")
     if (products.astype(np.float32) != grid.scale_array).any() or grid.zero_point_array.any():
         raise VerifyException("the accumulator's scale is the product of input and weight scale, its zero point 0")

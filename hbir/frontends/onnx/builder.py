@@ -36,7 +36,7 @@ from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.values import Quantized, Static, Value, extent_text
 from hbir.ir.constants import ConstantStore
 
-__all__ = ["MAX_STATIC_ELEMENTS", "Builder", "moved_grid"]
+__all__ = ["MAX_STATIC_ELEMENTS", "Builder"]
 
 Operand: TypeAlias = "Value | Sequence[Value] | None"
 
@@ -48,14 +48,6 @@ MAX_STATIC_ELEMENTS = 1 << 27
 _MOVEMENT = (ConcatOp, ExpandOp, ReshapeOp, ResizeNearestOp, SliceOp, TransposeOp)
 _KEEP_GRID = (*_MOVEMENT, MaxPoolOp)
 _FOLDED = frozenset({*_MOVEMENT, *BINARY_OPS, ClipOp, FunctionOp, PadOp, ReduceOp})
-
-
-def moved_grid(grid: UniformQuantizedType, axis: int) -> UniformQuantizedType:
-    """The same per-axis grid along another axis."""
-    scales, zeros = [s.data for s in grid.scales], [z.data for z in grid.zero_points]
-    return UniformQuantizedType.get(
-        grid.bits, scales, zeros, axis=axis, narrow=grid.qmin.data != -(1 << (grid.bits - 1))
-    )
 
 
 class Builder:
@@ -153,7 +145,7 @@ class Builder:
             return None
         if grid.per_axis is None:
             return grid
-        return moved_grid(grid, list(attributes["permutation"]).index(grid.per_axis)) if kind is TransposeOp else None
+        return grid.along(list(attributes["permutation"]).index(grid.per_axis)) if kind is TransposeOp else None
 
     def ssa(self, value: Value, location: LocationAttr) -> SSAValue:
         """The value as an operand: known numbers become a constant (floats in float32), fake-quantised if on a grid.
