@@ -20,7 +20,7 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
 from hbir.interpreter import Hook, Prepared, check_input, prepare
 from hbir.ir.constants import ConstantStore
-from hbir.ir.files import load_module, save_module
+from hbir.ir.files import MODULE_SUFFIXES, load_module, save_module
 from hbir.ir.text import parse_module, print_module, verify_module
 
 __all__ = ["Argument", "ArgumentType", "Function", "Module", "checked_module", "load", "save", "statistics"]
@@ -337,22 +337,28 @@ class Module:
 
 def _module_path(path: str | Path, lever: str) -> Path:
     checked = checked_path(path, lambda given, why: IrError(34, f"{given} is no path", why=why, lever=lever))
-    if checked.suffix != ".mlir":
-        raise IrError(34, f"{checked.name} is not an .mlir file", where=str(checked), lever=lever)
+    if checked.suffix not in MODULE_SUFFIXES:
+        raise IrError(34, f"{checked.name} is no {' or '.join(MODULE_SUFFIXES)} file", where=str(checked), lever=lever)
     return checked
 
 
 def load(path: str | Path) -> Module:
-    """Read a module that `save` wrote. Raises IrError (HB0234 for what is no path of an .mlir file) or FileFormatError."""
-    module = Module(*load_module(_module_path(path, "give the .mlir file that `save` wrote"), all_dialects()))
+    """Read a module that `save`, or an MLIR tool, wrote: bytecode (`.bc`) or text (`.mlir`).
+
+    Raises IrError (HB0234 for what is no path of such a file) or FileFormatError.
+    """
+    module = Module(*load_module(_module_path(path, "give the file that `save` wrote"), all_dialects()))
     module.check_names()
     return module
 
 
 def save(module: Module, path: str | Path) -> None:
-    """Write `path` (`.mlir`) and the constants beside it (`.weights`). Raises IrError HB0234, HB0236, ConfigError HB0801."""
+    """Write `path`: MLIR bytecode in one file (`.bc`), or text (`.mlir`) with the constants beside it (`.weights`).
+
+    Raises IrError HB0234 for another suffix, HB0236 for no module, ConfigError HB0801 for a file that cannot be written.
+    """
     checked = checked_module(module)
-    save_module(checked.op, checked.constants, _module_path(path, "choose a name that ends in .mlir"))
+    save_module(checked.op, checked.constants, _module_path(path, "choose a name that ends in .bc or .mlir"))
 
 
 def statistics(module: Module) -> dict[str, list[tuple[str, int]]]:

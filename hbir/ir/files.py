@@ -1,26 +1,31 @@
-"""A module on disk: `NAME.mlir` holds the text, `NAME.weights` the constants (safetensors layout, memory-mapped on load)."""
+"""A module on disk. `NAME.bc` is MLIR bytecode and holds everything; `NAME.mlir` is text, its constants lie in `NAME.weights`.
+
+Either way constants are mapped into memory on load, never copied, and each is checked against its hash.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Dialect
 
 from hbir.errors import ConfigError, FileFormatError, IrError
+from hbir.ir.bytecode import read_bytecode, write_bytecode
 from hbir.ir.constants import BlobAttr, ConstantStore
-from hbir.ir.text import parse_module, print_module
+from hbir.ir.text import parse_module, print_module, verify_module
+from hbir.ir.weights import read_weights, weights_pieces
 
-__all__ = ["load_module", "replacing", "save_module", "used_blobs"]
+__all__ = ["MODULE_SUFFIXES", "load_module", "replacing", "save_module", "used_blobs"]
 
-_HEADER_CAP = 100 << 20
+MODULE_SUFFIXES = (".bc", ".mlir")
+"""What the files of a module end in: bytecode, and text with its weights beside it."""
 
 
 @contextmanager
@@ -58,112 +63,76 @@ def used_blobs(module: ModuleOp) -> list[BlobAttr]:
     return list(found.values())
 
 
-def _alignment(size: int) -> int:
-    return min(size & -size, 64) if size else 1
+def save_module(module: ModuleOp, store: ConstantStore, path: Path) -> None:
+    """Write `path`: bytecode (`.bc`), or text (`.mlir`) and `.weights` beside it.
+
+    Raises IrError HB0201 when the store lacks a constant, HB0209 for what bytecode cannot hold, ConfigError HB0801 when a
+    file cannot be written.
+    """
+    blobs = {blob.digest.data: store.bytes(blob) for blob in used_blobs(module)}
+    if path.suffix == ".bc":
+        _write(path, write_bytecode(module, blobs))
+    else:
+        _write(path.with_suffix(".weights"), weights_pieces(blobs))
+        _write(path, [print_module(module).encode()])
 
 
-def _write_weights(path: Path, blobs: dict[str, memoryview]) -> None:
-    # Larger powers of two first: every blob then starts at a multiple of its own alignment without a gap.
-    order = sorted(blobs, key=lambda digest: (-_alignment(len(blobs[digest])), digest))
-    header: dict[str, object] = {}
-    at = 0
-    for digest in order:
-        size = len(blobs[digest])
-        header[digest] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
-        at += size
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-(8 + len(head)) % 64)
+def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
     with replacing(path) as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for digest in order:
-            file.write(blobs[digest])
+        file.writelines(pieces)
 
 
-def _bad_weights(path: Path, why: str) -> FileFormatError:
-    return FileFormatError(1, f"{path.name} is damaged", why=why, lever="write the module again with `save`")
-
-
-def _read_weights(path: Path, needed: Sequence[BlobAttr], store: ConstantStore) -> None:
+def _mapped(path: Path, missing: IrError) -> memoryview:
+    """The bytes of a file, mapped into memory."""
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < 8:
-                raise _bad_weights(path, "shorter than its header")
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise IrError(
-            6, f"{path.name} is missing", why="the module's constants live in it", lever="keep both files in one folder"
-        ) from None
+        raise missing from None
     except OSError as error:
         raise IrError(6, f"{path.name} cannot be read", why=error.strerror or str(error)) from None
-    size = int.from_bytes(view[:8], "little")
-    if size > min(_HEADER_CAP, len(view) - 8):
-        raise _bad_weights(path, f"header of {size} bytes in a file of {len(view)}")
-    try:
-        header = cast(object, json.loads(bytes(view[8 : 8 + size])))
-    except (ValueError, RecursionError) as error:
-        raise _bad_weights(path, f"header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise _bad_weights(path, "header is not a JSON object")
-    body = view[8 + size :]
-    spans = _spans(path, cast(dict[str, Any], header), len(body))
-    for blob in needed:
-        digest = blob.digest.data
-        if digest not in spans:
-            raise _bad_weights(path, f"no entry for constant {digest[:12]}…")
-        begin, end = spans[digest]
-        if end - begin != blob.size.data:
-            raise _bad_weights(
-                path, f"constant {digest[:12]}… has {end - begin} bytes, the module takes {blob.size.data}"
-            )
-        if hashlib.sha256(body[begin:end]).hexdigest() != digest:
-            raise _bad_weights(path, f"constant {digest[:12]}… does not have its hash")
-        store.add(digest, body[begin:end])
 
 
-def _spans(path: Path, table: Mapping[str, Any], length: int) -> dict[str, tuple[int, int]]:
-    """The bytes of every entry, which cover all `length` bytes behind the header: no hole, no overlap, nothing appended."""
-    spans: dict[str, tuple[int, int]] = {}
-    for digest, entry in table.items():
-        try:
-            begin, end = (int(at) for at in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise _bad_weights(path, f"entry {digest[:12]}… states no bytes") from None
-        spans[digest] = (begin, end)
-    at = 0
-    for begin, end in sorted(spans.values()):
-        if begin != at or end < begin:
-            raise _bad_weights(
-                path, f"an entry begins at byte {begin} and ends at {end}, where the last one ended at {at}"
-            )
-        at = end
-    if at != length:
-        raise _bad_weights(path, f"its entries take {at} bytes, {length} bytes follow the header")
-    return spans
-
-
-def save_module(module: ModuleOp, store: ConstantStore, path: Path) -> None:
-    """Write `path` (`.mlir`, UTF-8) and, beside it, `.weights` with the constants that the module uses.
-
-    Raises IrError HB0201 when the store lacks one of them, ConfigError HB0801 when a file cannot be written.
-    """
-    _write_weights(path.with_suffix(".weights"), {blob.digest.data: store.bytes(blob) for blob in used_blobs(module)})
-    with replacing(path) as file:
-        file.write(print_module(module).encode())
+def _add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview], store: ConstantStore) -> None:
+    """Put what the module takes into the store. Raises FileFormatError HB0601 for a constant that is not what it should be."""
+    for blob in used_blobs(module):
+        name, data = f"constant {blob.digest.data[:12]}…", found.get(blob.digest.data)
+        if data is None:
+            why = f"no entry for {name}"
+        elif len(data) != blob.size.data:
+            why = f"{name} has {len(data)} bytes, the module takes {blob.size.data}"
+        elif hashlib.sha256(data).hexdigest() != blob.digest.data:
+            why = f"{name} does not have its hash"
+        else:
+            store.add(blob.digest.data, data)
+            continue
+        raise FileFormatError(1, f"{path.name} is damaged", why=why, lever="write the module again with `save`")
 
 
 def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, ConstantStore]:
-    """Read `path` and the constants beside it; each constant is checked against its hash and never copied.
+    """Read a module that `save_module`, or any MLIR tool, wrote; it is verified.
 
-    Raises IrError for text that is not a module or lacks its constants, FileFormatError HB0601 for damaged constants.
+    Raises IrError for a file that is not a module or lacks its constants, FileFormatError HB0601 or HB0602 for a damaged one.
     """
+    missing = IrError(7, f"{path} does not exist", lever="check the path")
+    store = ConstantStore()
+    if path.suffix == ".bc":
+        module, blobs = read_bytecode(_mapped(path, missing), dialects)
+        verify_module(module)
+        _add_constants(path, module, blobs, store)
+        return module, store
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise IrError(7, f"{path} does not exist", lever="check the path") from None
+        raise missing from None
     except (OSError, UnicodeDecodeError) as error:
         raise IrError(7, f"{path} cannot be read as text", why=str(error), lever="give an .mlir file") from None
     module = parse_module(text, dialects, source=path.name)
-    store = ConstantStore()
-    if needed := used_blobs(module):
-        _read_weights(path.with_suffix(".weights"), needed, store)
+    if used_blobs(module):
+        beside = path.with_suffix(".weights")
+        why, lever = "the module's constants live in it", "keep both files in one folder"
+        data = _mapped(beside, IrError(6, f"{beside.name} is missing", why=why, lever=lever))
+        _add_constants(beside, module, read_weights(beside.name, data), store)
     return module, store

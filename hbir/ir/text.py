@@ -17,11 +17,11 @@ from hbir.errors import IrError
 from hbir.ir.order import check_order
 from hbir.ir.strings import ascii_literals, restore_literals
 
-__all__ = ["parse_module", "print_module", "verify_module"]
+__all__ = ["ESCAPING", "parse_module", "print_module", "verify_module"]
 
 
 # What xDSL raises, beside its own errors, over operations that lack a property or attributes of a surprising kind.
-_ESCAPING = (
+ESCAPING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError),
     *(ValueError, PyRDLError, InvalidIRException),
 )
@@ -73,7 +73,7 @@ def verify_module(module: ModuleOp) -> None:
     except VerifyException as error:
         reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
         raise IrError(4, "the module does not verify", why=reason) from None
-    except _ESCAPING as error:
+    except ESCAPING as error:
         raise IrError(4, "the module does not verify", why=f"{type(error).__name__}: {error}") from error
     check_order(module)
     _check_functions(module)
@@ -95,7 +95,7 @@ def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text
         ) from None
     except VerifyException as error:
         raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
-    except _ESCAPING as error:
+    except ESCAPING as error:
         raise IrError(5, f"not a module: {error}", where=source, lever="mend the text") from error
     if marked:
         restore_literals(module)

@@ -177,7 +177,7 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(IrError, match="HB0234"):
         load(tmp_path / "net.onnx")
     with pytest.raises(IrError, match="HB0234"):
-        save(Module.parse('"builtin.module"() ({ ^bb0: }) : () -> ()'), tmp_path / "net.bc")
+        save(Module.parse('"builtin.module"() ({ ^bb0: }) : () -> ()'), tmp_path / "net.hbm")
     (tmp_path / "binary.mlir").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(IrError, match="HB0207"):
         load(tmp_path / "binary.mlir")
