@@ -61,7 +61,7 @@ def _check_march(job: Job) -> March:
 
 
 def _import(job: Job) -> Module:
-    if job.model.suffix == ".mlir":
+    if job.model.suffix != ".onnx":
         from hbir.module import load
 
         module = load(job.model)
@@ -286,10 +286,10 @@ def _stages(job: Job, march: March, module: Module, state: str, data: _Data, sta
     elif data.calibration is not None:
         log.warning(f"the model is {state} already: calibration data changes nothing")
     if job.skip in ("export", "convert"):
-        save(module, staging / f"{job.prefix}_calibrated_model.mlir")
+        save(module, staging / f"{job.prefix}_calibrated_model.bc")
         return Outcome(job, march, (), calibrated_on)
     quantized = module if state == "quantised" else _convert(module, march, log)
-    save(quantized, staging / f"{job.prefix}_quantized_model.mlir")
+    save(quantized, staging / f"{job.prefix}_quantized_model.bc")
     if job.skip == "compile":
         return Outcome(job, march, (), calibrated_on, quantized)
     hbm = _compile(job, quantized, march, staging / f"{job.prefix}.hbm", log)

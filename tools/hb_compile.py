@@ -18,7 +18,7 @@ Examples:
   hb_compile --fast-perf -m model.onnx --march nash-e
   hb_compile --fast-perf -m model.onnx --march nash-p --core-num 2 -i images 1x3x320x320
   hb_compile -m model.onnx --march nash-e             (is the model supported?)
-  hb_compile -m model_quantized_model.mlir --march nash-e
+  hb_compile -m model_quantized_model.bc --march nash-e
 
 The configuration file has the sections model_parameters, input_parameters, calibration_parameters, compiler_parameters and
 evaluation_parameters. The binary runs on this project's simulator, not on a board.
@@ -55,9 +55,10 @@ def _job(
             )
         if shapes or march:
             raise conflict("--config excludes --input-shape and --march", "set input_shape and march in the file")
-        if model is not None and read_file_kind(model, MODEL_KINDS) != ".mlir":
+        if model is not None and read_file_kind(model, MODEL_KINDS) == ".onnx":
             raise conflict(
-                "--config takes the model from the file", "leave --model out, or give a module (.mlir) to compile again"
+                "--config takes the model from the file",
+                "leave --model out, or give a module (.bc or .mlir) to compile again",
             )
         job = load_config(config, model=model)
         read_file_kind(job.model, MODEL_KINDS)
@@ -67,8 +68,8 @@ def _job(
             Refusal.MISSING, "neither a configuration nor a model is given", lever="see hb_compile --help"
         )
     kind = read_file_kind(model, MODEL_KINDS)
-    if fast_perf and kind == ".mlir":
-        raise conflict("--fast-perf takes an ONNX model", "leave it out for a module (.mlir)")
+    if fast_perf and kind != ".onnx":
+        raise conflict("--fast-perf takes an ONNX model", "leave it out for a module (.bc or .mlir)")
     checking = not fast_perf and kind == ".onnx"
     return Job(
         model=model,
@@ -86,7 +87,7 @@ def _job(
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="Configuration file (YAML).")
 @click.option(
-    "-m", "--model", type=click.Path(path_type=Path), help="Model: .onnx, or a module that this tool wrote (.mlir)."
+    "-m", "--model", type=click.Path(path_type=Path), help="Model: .onnx, or a module that this tool wrote (.bc)."
 )
 @click.option("--march", help="nash-e, nash-m, nash-p, nash-h, or the path of a march file (.toml).")
 @click.option(

@@ -17,7 +17,7 @@ __all__ = ["describe", "main"]
 _EXAMPLES = """\b
 Examples:
   hb_model_info model.hbm
-  hb_model_info -v model_quantized_model.mlir
+  hb_model_info -v model_quantized_model.bc
   hb_model_info --json model.onnx
 """
 
@@ -78,7 +78,7 @@ def _hbm_model(model: Model, path: Path) -> dict[str, Any]:
     }
 
 
-def _mlir(path: Path, name: str | None) -> list[dict[str, Any]]:
+def _module(path: Path, name: str | None) -> list[dict[str, Any]]:
     from hbir.module import load
 
     module = load(path)
@@ -122,7 +122,7 @@ def _onnx(path: Path, name: str | None) -> list[dict[str, Any]]:
     return [{"model": name or graph.name, "tensors": rows, "facts": facts, "operations": operations}]
 
 
-_READERS = {".hbm": _hbm, ".mlir": _mlir, ".onnx": _onnx}
+_READERS = {".bc": _module, ".hbm": _hbm, ".mlir": _module, ".onnx": _onnx}
 
 
 def describe(path: Path, name: str | None = None) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def _print(model: Mapping[str, Any], verbose: bool) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Also operations, and the placement of layers.")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
 def main(file: Path | None, name: str | None, verbose: bool, as_json: bool) -> None:
-    """Show inputs, outputs, versions, options and memory of FILE (.hbm, .mlir or .onnx)."""
+    """Show inputs, outputs, versions, options and memory of FILE (.hbm, .bc, .mlir or .onnx)."""
     from tools.console import command_errors, print_json
 
     with command_errors():

@@ -53,7 +53,7 @@ def _load(path: Path, shapes: tuple[tuple[str, str], ...]) -> Module:
     from tools.console import read_file_kind
     from tools.job import MODEL_KINDS, parse_shape
 
-    if read_file_kind(path, MODEL_KINDS) == ".mlir":
+    if read_file_kind(path, MODEL_KINDS) != ".onnx":
         from hbir.module import load
 
         return load(path)
@@ -126,7 +126,7 @@ def _check_names(names: tuple[str, ...]) -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write the module (.mlir, with .weights beside it) instead of printing it.",
+    help="Write the module instead of printing it: bytecode (.bc), or text (.mlir) with .weights beside it.",
 )
 @click.option("--print-after-change", is_flag=True, help="Print the module after each pass that changed it.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the module after this pass; repeatable.")
@@ -159,7 +159,7 @@ def main(
     list_passes: bool,
     as_json: bool,
 ) -> None:
-    """Run passes over FILE, an .mlir module or an .onnx model."""
+    """Run passes over FILE, a module (.bc, .mlir) or an .onnx model."""
     from tools.console import command_errors, print_lines
 
     with command_errors():

@@ -12,8 +12,8 @@ from tools.refusals import Refusal
 
 __all__ = ["MODEL_KINDS", "Calibration", "Evaluation", "Image", "InputPlan", "Job", "parse_shape"]
 
-MODEL_KINDS = (".onnx", ".mlir")
-"""Suffixes of the files that can be compiled."""
+MODEL_KINDS = (".onnx", ".bc", ".mlir")
+"""Suffixes of the files that can be compiled: a network, or a module (`hbir.ir.files` imports too much for `--help`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ FILES = {
         "small_node_info.csv",
         "small_report.json",
     ),
-    *("small_quantized_model.mlir", "small_quantized_model.weights", "hb_compile.log"),
+    *("small_quantized_model.bc", "hb_compile.log"),
 }
 
 
@@ -71,7 +71,7 @@ def test_configuration_gives_every_file_and_the_log(tmp_path: Path) -> None:
 
 def test_binary_equals_the_module_and_resembles_the_float_model(tmp_path: Path) -> None:
     succeed("-c", write_config(tmp_path / "c.yaml", configuration(tmp_path)))
-    binary, module = Hbm(tmp_path / "out/small.hbm")[0], load(tmp_path / "out/small_quantized_model.mlir")[0]
+    binary, module = Hbm(tmp_path / "out/small.hbm")[0], load(tmp_path / "out/small_quantized_model.bc")[0]
     random = np.random.default_rng(7)
     for _ in range(3):
         feed = {"x": random.normal(0, 1, SHAPE).astype(np.float32)}
@@ -120,11 +120,10 @@ def test_fast_perf_check_mode_and_recompilation(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     succeed("-m", model, "--march", "nash-e")
     assert names(tmp_path / ".hb_compile") == FILES
-    module = tmp_path / "fast/small_quantized_model.mlir"
+    module = tmp_path / "fast/small_quantized_model.bc"
     succeed("-m", module, "--march", "nash-p", "-o", tmp_path / "again")
     assert names(tmp_path / "again") == FILES
-    again = (tmp_path / "again/small_quantized_model.mlir").read_text()
-    assert again == module.read_text()
+    assert (tmp_path / "again/small_quantized_model.bc").read_bytes() == module.read_bytes()
     other = run("-m", module, "--march", "nash-e", "-o", tmp_path / "other")
     assert other.exit_code == 1 and "HB0820" in other.stderr
 
@@ -134,8 +133,7 @@ def test_a_module_is_compiled_again_with_a_configuration(tmp_path: Path) -> None
     path = write_config(tmp_path / "c.yaml", config)
     succeed("-c", path)
     before = (tmp_path / "out/small.hbm").read_bytes()
-    module = (tmp_path / "out/small_quantized_model.mlir").rename(tmp_path / "kept.mlir")
-    (tmp_path / "out/small_quantized_model.weights").rename(tmp_path / "kept.weights")
+    module = (tmp_path / "out/small_quantized_model.bc").rename(tmp_path / "kept.bc")
     succeed("-c", path, "-m", module, "-o", tmp_path / "second")
     assert (tmp_path / "second/small.hbm").read_bytes() == before
 
@@ -156,9 +154,9 @@ def test_stages_are_skipped(tmp_path: Path) -> None:
     path = write_config(tmp_path / "c.yaml", configuration(tmp_path))
     pair = {"hb_compile.log"}
     succeed("-c", path, "--skip", "compile", "-o", tmp_path / "a")
-    assert names(tmp_path / "a") == pair | {"small_quantized_model.mlir", "small_quantized_model.weights"}
+    assert names(tmp_path / "a") == pair | {"small_quantized_model.bc"}
     succeed("-c", path, "--skip", "export", "-o", tmp_path / "b")
-    assert names(tmp_path / "b") == pair | {"small_calibrated_model.mlir", "small_calibrated_model.weights"}
+    assert names(tmp_path / "b") == pair | {"small_calibrated_model.bc"}
 
 
 def test_an_own_march_file(tmp_path: Path) -> None:

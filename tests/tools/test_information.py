@@ -20,7 +20,7 @@ from tools.throughput import throughput
 
 @pytest.fixture(name="folder", scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """small.onnx, small.hbm, small_quantized_model.mlir for nash-p."""
+    """small.onnx, small.hbm, small_quantized_model.bc for nash-p."""
     folder = tmp_path_factory.mktemp("compiled")
     model = build_model(folder / "small.onnx")
     run(hb_compile.main, "-q", "--fast-perf", "-m", model, "--march", "nash-p", "-o", folder)
@@ -38,7 +38,7 @@ def information(path: Path, *arguments: object) -> dict[str, Any]:
     return model
 
 
-@pytest.mark.parametrize("name", ["small.hbm", "small.onnx", "small_quantized_model.mlir"])
+@pytest.mark.parametrize("name", ["small.hbm", "small.onnx", "small_quantized_model.bc"])
 def test_every_kind_of_file_names_inputs_and_outputs(folder: Path, name: str) -> None:
     model = information(folder / name)
     rows = {row["name"]: (row["type"], row["shape"]) for row in model["tensors"]}
