@@ -16,7 +16,7 @@ import pytest
 import backends
 from backends.nash.lower import lower
 from backends.nash.simulator import simulate
-from hbir import load, save
+from hbir import load
 from hbir.errors import BackendError
 from hbir.march import load_march
 from passes import convert
@@ -30,6 +30,7 @@ from tests.compiled import (
     integer_module,
     qdq_module,
 )
+from tests.mlir_tools import check_both_directions
 from tests.networks import calibration_feeds, evaluation, network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,14 +68,15 @@ def test_the_widest_search_keeps_the_numbers_and_is_no_slower(name: str) -> None
 
 
 @pytest.mark.parametrize("name", [group(name) for name in PIP_NETWORKS])
-def test_an_integer_module_survives_its_file(name: str, tmp_path: Path) -> None:
+def test_an_integer_module_survives_its_files(name: str, tmp_path: Path) -> None:
     module = integer_module(name, "nash-e", SAMPLES)
-    save(module, tmp_path / "net.mlir")
-    again = load(tmp_path / "net.mlir")
-    assert str(again) == str(module)
+    check_both_directions(module, tmp_path)
     feed = evaluation(name, 1).inputs[0]
-    for left, right in zip(module[0].feed(feed).values(), again[0].feed(feed).values(), strict=True):
-        assert left.tobytes() == right.tobytes()
+    for file in ("net.mlir", "net.bc"):
+        again = load(tmp_path / file)
+        assert str(again) == str(module)
+        for left, right in zip(module[0].feed(feed).values(), again[0].feed(feed).values(), strict=True):
+            assert left.tobytes() == right.tobytes()
 
 
 # Each variant on one march for each of the two networks: every march sees int8, uint8 and int16.
@@ -186,6 +188,7 @@ name, stack = next(iter(arrays.items()))
 module = export(path, name="net", input_shapes={name: stack.shape[1:]})
 integers = convert(calibrate(module, [{name: x} for x in stack]), "nash-p")
 save(integers, f"{out}/net.mlir")
+save(integers, f"{out}/net.bc")
 compile(integers, f"{out}/net.hbm", "nash-p", int(opt), core_num=2, max_l2m_size=None)
 """
 
@@ -203,7 +206,7 @@ def test_same_input_same_bytes_everywhere(name: str, opt: int, tmp_path: Path) -
         command = [sys.executable, "-c", DETERMINISM, str(network(name)), str(tmp_path / "feeds.npz"), str(opt), "."]
         subprocess.run(command, cwd=folder, env=environment, check=True, timeout=120)
         files = sorted(folder.iterdir())
-        assert {"net.hbm", "net.mlir"} <= {file.name for file in files}
+        assert {"net.hbm", "net.mlir", "net.bc"} <= {file.name for file in files}
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
     assert digests[0] == digests[1]
 

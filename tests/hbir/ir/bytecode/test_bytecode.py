@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.dialects import builtin as b
-from xdsl.dialects.func import FuncOp
 
 from hbir import load, save
 from hbir.dialects import all_dialects
@@ -23,55 +21,14 @@ from hbir.ir.files import used_blobs
 from hbir.ir.text import print_module
 from hbir.module import Module
 from hbir.testing import modules
-from hbir.testing.checks import tosa_opt
+from tests.mlir_tools import check_both_directions, joined, run_tosa_opt
 
 DIALECTS = ("hbir", "qat", "quantized")
-
-
-def run_tosa_opt(*arguments: str | Path) -> str:
-    program = tosa_opt()
-    assert program is not None, "tosa-opt is missing: pip install tosa-tools"
-    command = [str(program), "--allow-unregistered-dialect", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:2000]
-    return done.stdout
-
-
-def as_text(path: Path) -> str:
-    return run_tosa_opt("--mlir-print-op-generic", "--mlir-print-local-scope", "--mlir-print-debuginfo", path)
 
 
 def written(module: Module) -> bytes:
     blobs = {blob.digest.data: module.constants.bytes(blob) for blob in used_blobs(module.op)}
     return b"".join(write_bytecode(module.op, blobs))
-
-
-def joined(parts: list[Module]) -> Module:
-    """The functions of several modules in one: tosa-opt takes longer to start than to read a hundred of them."""
-    whole = Module(b.ModuleOp([]), parts[0].constants)
-    for number, part in enumerate(parts):
-        for function in part.op.body.block.ops:
-            assert isinstance(function, FuncOp)
-            copy = function.clone()
-            copy.properties["sym_name"] = b.StringAttr(f"f{number}")
-            copy.location = function.location
-            whole.op.body.block.add_op(copy)
-        for blob in used_blobs(part.op):
-            whole.constants.add(blob.digest.data, part.constants.bytes(blob))
-    return whole
-
-
-def check_both_directions(module: Module, folder: Path) -> None:
-    ours, theirs = folder / "net.bc", folder / "theirs.bc"
-    save(module, ours)
-    text = folder / "net.mlir"
-    save(module, text)
-    assert as_text(ours) == as_text(text)
-    run_tosa_opt("--emit-bytecode", ours, "-o", theirs)
-    back = load(theirs)
-    assert str(back) == str(module)
-    save(back, folder / "again.bc")
-    assert (folder / "again.bc").read_bytes() == ours.read_bytes()
 
 
 @given(module=modules(DIALECTS, 6))
@@ -119,7 +76,7 @@ def test_constants_are_mapped_and_aligned(tmp_path: Path) -> None:
 
 
 def module_with_constants(arrays: list[np.ndarray[tuple[int], np.dtype[np.float32]]]) -> Module:
-    from xdsl.dialects.func import ReturnOp
+    from xdsl.dialects.func import FuncOp, ReturnOp
     from xdsl.ir import Block, Region
 
     from hbir.dialects.hbir import constant
