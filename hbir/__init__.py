@@ -2,6 +2,6 @@
 
 from hbir.errors import HbError
 from hbir.frontends.onnx import export
-from hbir.module import Argument, Function, Module, load, save, statistics
+from hbir.module import Argument, Function, Module, diff, load, save, statistics
 
-__all__ = ["Argument", "Function", "HbError", "Module", "export", "load", "save", "statistics"]
+__all__ = ["Argument", "Function", "HbError", "Module", "diff", "export", "load", "save", "statistics"]

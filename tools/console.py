@@ -19,7 +19,16 @@ from typing import IO, Any
 from hbir.errors import ConfigError, HbError
 from tools.refusals import Refusal
 
-__all__ = ["Advance", "Log", "command_errors", "print_json", "print_lines", "print_table", "read_file_kind"]
+__all__ = [
+    "Advance",
+    "Log",
+    "command_errors",
+    "print_coloured",
+    "print_json",
+    "print_lines",
+    "print_table",
+    "read_file_kind",
+]
 
 Advance = Callable[[float], None]
 """Reports the share of a stage that is done, 0 to 1."""
@@ -46,6 +55,18 @@ def _visible(text: str) -> str:
 def print_lines(*lines: str) -> None:
     """Plain lines on stdout."""
     sys.stdout.write("".join(f"{_visible(line)}\n" for line in lines))
+
+
+def print_coloured(lines: Iterable[tuple[str, str]]) -> None:
+    """Lines on stdout, each with its style ("green", "bold", "" for none), which only a terminal shows."""
+    if not sys.stdout.isatty():
+        print_lines(*(text for text, _ in lines))
+        return
+    from rich.text import Text
+
+    console = _console()
+    for text, style in lines:
+        console.print(Text(_visible(text), style=style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -194,8 +215,8 @@ class Log:
 
 
 @contextmanager
-def command_errors(log: Log | None = None) -> Generator[None]:
-    """Turn what a user can cause into one paragraph on stderr and exit status 1; Ctrl-C into 130, termination into 143."""
+def command_errors(log: Log | None = None, *, status: int = 1) -> Generator[None]:
+    """Turn what a user can cause into one paragraph on stderr and exit `status`; Ctrl-C into 130, termination into 143."""
     previous = None
     if threading.current_thread() is threading.main_thread():
         # Without a handler a terminated process would leave its half-written files.
@@ -203,7 +224,7 @@ def command_errors(log: Log | None = None) -> Generator[None]:
     try:
         yield
     except HbError as error:
-        _fail(str(error), error, log)
+        _fail(str(error), error, log, status)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -213,7 +234,7 @@ def command_errors(log: Log | None = None) -> Generator[None]:
             where=str(error.filename or ""),
             lever="mend it and run again",
         )
-        _fail(str(wrapped), wrapped, log)
+        _fail(str(wrapped), wrapped, log, status)
     except Exception as error:
         # A fault of the compiler. With a log file the details go there; without one they must be seen.
         if log is None or not log.is_open:
@@ -224,7 +245,7 @@ def command_errors(log: Log | None = None) -> Generator[None]:
             where=log.stage_name and f"stage '{log.stage_name}'",
             lever="this is a fault of the compiler: report it with hb_compile.log and the model",
         )
-        _fail(str(fault), fault, log)
+        _fail(str(fault), fault, log, status)
     except KeyboardInterrupt as error:
         if log is not None:
             log.error(error)
@@ -241,7 +262,7 @@ def _terminate(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _fail(text: str, error: BaseException, log: Log | None) -> None:
+def _fail(text: str, error: BaseException, log: Log | None, status: int) -> None:
     if log is not None:
         log.error(error)
     paragraph = _visible(" ".join(text.split()))
@@ -251,7 +272,7 @@ def _fail(text: str, error: BaseException, log: Log | None) -> None:
         _console(stderr=True).print(Text.assemble(("error ", "bold red"), paragraph), soft_wrap=True)
     else:
         sys.stderr.write(paragraph + "\n")
-    sys.exit(1)
+    sys.exit(status)
 
 
 def read_file_kind(path: Path, kinds: Sequence[str]) -> str:

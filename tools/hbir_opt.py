@@ -49,19 +49,6 @@ def _list_passes(as_json: bool) -> None:
     print_table("Passes", ("pass", "promise", "options", "what it does"), cells)
 
 
-def _load(path: Path, shapes: tuple[tuple[str, str], ...]) -> Module:
-    from tools.console import read_file_kind
-    from tools.job import MODEL_KINDS, parse_shape
-
-    if read_file_kind(path, MODEL_KINDS) != ".onnx":
-        from hbir.module import load
-
-        return load(path)
-    from hbir.frontends.onnx import export
-
-    return export(path, input_shapes={name: parse_shape(shape, f"input '{name}'") for name, shape in shapes})
-
-
 def _timing(reports: list[PassReport], as_json: bool) -> None:
     import json
     import sys
@@ -174,7 +161,9 @@ def main(
         if file is None:
             raise ConfigError(Refusal.MISSING, "no file is given", lever="see hbir-opt --help")
         _check_names(print_after)
-        module = _load(file, shapes)
+        from tools.modules import load_module
+
+        module = load_module(file, shapes)
         level = cast(Literal["structure", "exec", "none"], verify)
         run = Pipeline(pipeline, level, _Printer(module, print_after_change, print_after), reproducer)
         result = run.run(module)
