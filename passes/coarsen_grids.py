@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from xdsl.dialects.builtin import ArrayAttr, FloatData
 from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects import hbir as f
@@ -84,11 +83,8 @@ def accumulator_step(op: Operation) -> float:
 
 
 def _coarsened(grid: UniformQuantizedType, scale: float) -> UniformQuantizedType:
-    return UniformQuantizedType(
-        *(grid.storage, grid.qmin, grid.qmax, grid.expressed, grid.axis),
-        ArrayAttr([FloatData(float(UniformQuantizedType.get(grid.bits, scale).scale))]),
-        grid.zero_points,
-    )
+    narrow = grid.limits[0] != -(1 << grid.bits - 1)
+    return UniformQuantizedType.get(grid.bits, scale, grid.zero_point, narrow=narrow)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def main(
     """Tell what differs between the modules BEFORE and AFTER (.bc, .mlir or .onnx).
 
     Names of values and the order of independent operations do not count; operations are matched through layer names and data
-    flow. The exit status is 0 when nothing differs, 1 otherwise, as that of diff, and 2 for a mistake.
+    flow. The exit status of a comparison is diff's: 0 when nothing differs, 1 otherwise; 2 is a mistake.
     """
     from tools.console import command_errors, print_json
 
@@ -129,7 +129,7 @@ def main(
         elif not quiet:
             for name, changes in found:
                 _print(f"{name}: " if name else "", changes)
-    sys.exit(1 if any(changes for _, changes in found) else 0)
+    sys.exit(1 if after is not None and any(changes for _, changes in found) else 0)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def test_changes_are_told_in_text_and_json(model: Path, tmp_path: Path) -> None:
 
 def test_each_pass_tells_what_it_did(model: Path) -> None:
     result = run(model, "-p", "dead-code,canonicalize,cancel-transposes", "--json")
+    assert result.exit_code == 0
     steps = json.loads(result.stdout)
     assert [step["pass"] for step in steps] == ["cancel-transposes"]
     assert "cancel-transposes: " in run(model, "-p", "cancel-transposes").stdout
