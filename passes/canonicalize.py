@@ -20,6 +20,8 @@ from hbir.dialects.hbir import (
     ExpandOp,
     LinearOp,
     MatmulOp,
+    MaximumOp,
+    MinimumOp,
     MulOp,
     PadOp,
     ReshapeOp,
@@ -68,6 +70,23 @@ def _of_everything(op: SliceOp | ExpandOp | PadOp, module: Module) -> SSAValue |
     return op.input if op.input.type == op.output.type else None
 
 
+def _slice(op: SliceOp, module: Module) -> SSAValue | None:
+    """A slice of a concat that lies in one operand is a slice of that one, whose values then need share no grid."""
+    concat = op.input.owner
+    if not isinstance(concat, ConcatOp):
+        return _of_everything(op, module)
+    axis, start = cast(int, concat.values["axis"]), 0
+    low, high = op.values["begin"][axis], op.values["end"][axis]
+    for part in concat.inputs:
+        extent = tensor_type(part.type).get_shape()[axis]
+        if start <= low < high <= start + extent:
+            begin, end = list(op.values["begin"]), list(op.values["end"])
+            begin[axis], end[axis] = low - start, high - start
+            return insert_before(op, SliceOp.make(part, begin=begin, end=end, step=op.values["step"]), [op]).output
+        start += extent
+    return _of_everything(op, module)
+
+
 def _concat(op: ConcatOp, module: Module) -> SSAValue | None:
     return op.inputs[0] if len(op.inputs) == 1 else None
 
@@ -110,9 +129,22 @@ def _neutral(op: BinaryOp, module: Module) -> SSAValue | None:
     return None
 
 
+def _binary(op: BinaryOp, module: Module) -> SSAValue | None:
+    """What changes nothing goes; what is expanded only to be combined is not expanded: the operation broadcasts."""
+    same = _neutral(op, module) if isinstance(op, AddOp | DivOp | MulOp | SubOp) else None
+    if same is not None:
+        return same
+    inner = [v.owner.input if isinstance(v.owner, ExpandOp) else v for v in (op.lhs, op.rhs)]
+    for pair in ((inner[0], inner[1]), (inner[0], op.rhs), (op.lhs, inner[1])):
+        shapes = [tensor_type(value.type).get_shape() for value in pair]
+        if pair != (op.lhs, op.rhs) and np.broadcast_shapes(*shapes) == tensor_type(op.output.type).get_shape():
+            return insert_before(op, type(op).make(*pair), [op]).output
+    return None
+
+
 def _div(op: DivOp, module: Module) -> SSAValue | None:
     """Division by a constant power of two is a product, exactly."""
-    same = _neutral(op, module)
+    same = _binary(op, module)
     if same is not None:
         return same
     array = constant_of(op.rhs, module.constants)
@@ -145,18 +177,20 @@ def _matmul(op: MatmulOp, module: Module) -> SSAValue | None:
 
 
 _REWRITES: dict[type[Operation], Rewrite] = {
-    AddOp: _neutral,
+    AddOp: _binary,
     ClipOp: _clip,
     ConcatOp: _concat,
     Conv2dOp: _conv,
     DivOp: _div,
     ExpandOp: _of_everything,
     MatmulOp: _matmul,
-    MulOp: _neutral,
+    MaximumOp: _binary,
+    MinimumOp: _binary,
+    MulOp: _binary,
     PadOp: _of_everything,
     ReshapeOp: _reshape,
-    SliceOp: _of_everything,
-    SubOp: _neutral,
+    SliceOp: _slice,
+    SubOp: _binary,
     TransposeOp: _transpose,
 }
 

@@ -40,3 +40,36 @@
     "func.return"(%1) : (tensor<2xf32>) -> ()
   }) : () -> ()
 }) : () -> ()
+// -----
+// A slice of a concat is a slice of the operand that it lies in; across two operands it stays.
+// CHECK:      "hbir.concat"
+// CHECK-NEXT: "hbir.slice"(%arg1) <{begin = array<i64: 0, 1>, end = array<i64: 2, 3>
+// CHECK-NEXT: "hbir.slice"
+// CHECK-SAME: begin = array<i64: 0, 2>, end = array<i64: 2, 5>
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<2x4xf32>, tensor<2x4xf32>) -> (tensor<2x2xf32>, tensor<2x3xf32>)}> ({
+  ^bb0(%x: tensor<2x4xf32>, %y: tensor<2x4xf32>):
+    %c = "hbir.concat"(%x, %y) <{axis = 1 : i64}> : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x8xf32>
+    %0 = "hbir.slice"(%c) <{begin = array<i64: 0, 5>, end = array<i64: 2, 7>, step = array<i64: 1, 1>}>
+      : (tensor<2x8xf32>) -> tensor<2x2xf32>
+    %1 = "hbir.slice"(%c) <{begin = array<i64: 0, 2>, end = array<i64: 2, 5>, step = array<i64: 1, 1>}>
+      : (tensor<2x8xf32>) -> tensor<2x3xf32>
+    "func.return"(%0, %1) : (tensor<2x2xf32>, tensor<2x3xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+// -----
+// An operand is not expanded where the operation broadcasts it, unless the other one would not bring the shape.
+// CHECK:      "hbir.mul"(%arg0, %arg1)
+// CHECK-NEXT: "hbir.expand"
+// CHECK-NEXT: "hbir.mul"
+// CHECK-NEXT: "func.return"
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<2x4xf32>, tensor<2x1xf32>) -> (tensor<2x4xf32>, tensor<2x3xf32>)}> ({
+  ^bb0(%x: tensor<2x4xf32>, %y: tensor<2x1xf32>):
+    %e = "hbir.expand"(%y) <{shape = array<i64: 2, 4>}> : (tensor<2x1xf32>) -> tensor<2x4xf32>
+    %0 = "hbir.mul"(%x, %e) : (tensor<2x4xf32>, tensor<2x4xf32>) -> tensor<2x4xf32>
+    %f = "hbir.expand"(%y) <{shape = array<i64: 2, 3>}> : (tensor<2x1xf32>) -> tensor<2x3xf32>
+    %1 = "hbir.mul"(%f, %y) : (tensor<2x3xf32>, tensor<2x1xf32>) -> tensor<2x3xf32>
+    "func.return"(%0, %1) : (tensor<2x4xf32>, tensor<2x3xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
