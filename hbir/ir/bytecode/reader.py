@@ -24,8 +24,8 @@ __all__ = ["read_bytecode"]
 DEEPEST = 64
 """Attributes inside attributes."""
 
-LARGEST = 1 << 20
-"""Attributes that one attribute holds, each counted as often as it stands there: sharing lets a few bytes hold any number."""
+LARGEST = 1 << 21
+"""Attributes that all attributes hold, each counted as often as it stands there: sharing lets a few bytes hold any number."""
 
 _ATTRIBUTE_ROWS = {row.code: row for row in ATTRIBUTES}
 _TYPE_ROWS = {row.code: row for row in TYPES}
@@ -101,8 +101,9 @@ class _Values:
             raise damaged(f"attributes are nested more than {DEEPEST} deep")
         tables.size = 1
         made = self._read(self.entries[number])
-        if tables.size > LARGEST:
-            raise damaged(f"an attribute holds more than {LARGEST} others")
+        tables.total += tables.size
+        if tables.total > LARGEST:
+            raise damaged(f"its attributes hold more than {LARGEST} others")
         self._made[number], self._sizes[number] = made, tables.size
         tables.size, tables.depth = outer, tables.depth - 1
         return made
@@ -131,7 +132,7 @@ class _Tables:
         self.attributes = _Values(self, _ATTRIBUTE_ROWS)
         self.types = _Values(self, _TYPE_ROWS)
         self.properties: list[memoryview] = []
-        self.depth, self.size = 0, 0
+        self.depth, self.size, self.total = 0, 0, 0
 
     def string(self, number: int) -> str:
         if number >= len(self.strings):

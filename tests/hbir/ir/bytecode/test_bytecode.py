@@ -164,7 +164,7 @@ def module_located_at(number: int) -> bytes:
 def test_sharing_cannot_make_an_attribute_of_any_size() -> None:
     """Forty arrays, each of the one before it twice: 2^40 attributes in two hundred bytes."""
     entries = [encoded(7), *(encoded(0, 2, at, at) for at in range(40))]
-    with pytest.raises(HbError, match="HB0602.*holds more than"):
+    with pytest.raises(HbError, match="HB0602.*hold more than"):
         read_bytecode(crafted(entries, module_located_at(40)), all_dialects())
 
 
