@@ -13,6 +13,7 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import CalibrationError, IrError
 from hbir.interpreter import check_input
+from hbir.ir.locations import layer_name
 from hbir.module import Function, Module, checked_module
 from hbir.numerics.lut import function_named
 from passes.analysis import head_values, positional_values
@@ -174,6 +175,13 @@ def _may_widen(value: SSAValue, points: Sequence[SSAValue]) -> bool:
     return all(isinstance(r, FunctionOp | Conv2dOp | LinearOp) and r.results[0] in points for r in readers)
 
 
+def _place(function: Function, value: SSAValue) -> str:
+    """Where the user finds a value."""
+    if isinstance(value.owner, Operation):
+        return f"layer '{layer_name(value.owner)}'"
+    return next(f"input '{argument.name}'" for argument in function.flatten_inputs if argument.value is value)
+
+
 def _observe(
     function: Function,
     feeds: Iterable[Mapping[str, Array]],
@@ -190,16 +198,21 @@ def _observe(
     for op, kept in zip(weighted_ops(block), inputs, strict=False):
         watchers.setdefault(op.input, []).append(kept)
 
+    samples = 0
+
     def watch(values: Iterable[SSAValue], arrays: Iterable[Array]) -> None:
         for value, array in zip(values, arrays, strict=True):
             for watcher in watchers.get(value, ()):
-                watcher.add(np.asarray(array))
+                try:
+                    watcher.add(np.asarray(array))
+                except CalibrationError as error:
+                    where = f"sample {samples}, {_place(function, value)}"
+                    raise CalibrationError(1, error.what, where=where, lever=error.lever) from None
 
     def hook(op: Operation, results: Sequence[Array]) -> None:
         watch(op.results, results)
 
     prepared = function.prepare()
-    samples = 0
     for sample in feeds:
         arrays = _checked_feeds(function, sample, samples)
         watch(block.args, arrays)

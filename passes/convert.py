@@ -14,6 +14,7 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.errors import PassError
 from hbir.march import March, load_march
 from hbir.module import Module, checked_module
+from passes.analysis import has_integer_form
 from passes.calibrate import FLOAT_PIPELINE
 from passes.manager import Pass, PassReport, Pipeline
 
@@ -67,7 +68,7 @@ def convert(
         bool,
         lambda given, why: PassError(33, f"high_precision_output is {given}", why=why, lever="choose True or False"),
     )
-    if not _is_calibrated(module):
+    if _computes(module) and not _is_calibrated(module):
         raise PassError(
             32,
             "the module has no fake quantisation, or that of its inputs alone",
@@ -78,6 +79,11 @@ def convert(
     result = Pipeline(text, verify=verify, observer=observer).run(module)
     result.march = target.name
     return result
+
+
+def _computes(module: Module) -> bool:
+    """Whether anything needs a grid: what only moves values runs on whatever it is given."""
+    return any(has_integer_form(op) for function in module for op in function.operations)
 
 
 def _is_calibrated(module: Module) -> bool:

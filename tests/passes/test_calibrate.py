@@ -81,7 +81,7 @@ def test_progress_and_any_iterable() -> None:
         ([GOOD, {**GOOD, "c": GOOD["a"]}], {}, "HB0402: sample 1"),
         ([{**GOOD, "a": GOOD["a"].astype(np.float64)}], {}, "HB0403: sample 0: input 'a' is float64"),
         ([{**GOOD, "a": GOOD["a"][0]}], {}, r"HB0403: sample 0: input 'a' is float32\[4\]"),
-        ([{**GOOD, "a": GOOD["a"] * np.float32(np.nan)}], {}, "HB0401"),
+        ([{**GOOD, "a": GOOD["a"] * np.float32(np.nan)}], {}, "HB0401 at sample 0, input 'a'"),
         ([GOOD], {"observer": "median"}, "HB0404.*'median'"),
         ([GOOD], {"activation_bits": 4}, "HB0405"),
         ([GOOD], {"percentile": 95}, "HB0406"),

@@ -196,11 +196,21 @@ def test_mistakes_are_named(tmp_path: Path, sections: dict[str, dict[str, Any]],
     assert code in text and part in text
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "text", "", "a: 1\n  b: 2\n", "? [1]: 2\n: :", "\t"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- a\n- b\n", "text", "", "a: 1\n  b: 2\n", "? [1]: 2\n: :", "\t", "a: 1\na: 2\n"]
+)
 def test_text_that_is_no_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match="HB081"):
+        load_config(path)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """One of its values would be lost without a word."""
+    path = tmp_path / "c.yaml"
+    path.write_text("compiler_parameters:\n  optimize_level: O0\n  optimize_level: O2\n")
+    with pytest.raises(ConfigError, match=r"HB0811.*'optimize_level' is there twice.*line 2"):
         load_config(path)
 
 

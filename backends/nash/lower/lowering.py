@@ -16,7 +16,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from backends.nash.isa.records import DTYPES, MAX_OPERANDS
+from backends.nash.isa.records import DTYPES, MAX_OPERANDS, MAX_RANK
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
 from backends.nash.lower.limits import conv_reason
 from backends.nash.lower.views import Placement, dtype_of, reshaped, sliced
@@ -478,8 +478,21 @@ def _host_section(functions: list[FuncOp], store: ConstantStore) -> tuple[str, d
     return print_module(module), store.subset(blobs)
 
 
+def _check_ranks(ops: list[HbOperation]) -> None:
+    for op in ops:
+        rank = max(len(shape_of(value.type)) for value in (*op.operands, *op.results))
+        if rank > MAX_RANK:
+            raise BackendError(
+                17,
+                f"{op.name} works on a tensor of {rank} axes",
+                where=f"layer '{layer_name(op)}'",
+                why=f"an instruction addresses {MAX_RANK} axes",
+                lever="join axes by a reshape in the model",
+            )
+
+
 def lower(module: Module, march: March) -> UnitGraph:
-    """Lower the only function of a quantised module. Raises BackendError HB0514 for a module that is not quantised."""
+    """Lower the only function of a quantised module. Raises BackendError HB0513 to HB0517 for one that no binary can hold."""
     if len(module.functions) != 1:
         raise BackendError(
             14, f"the module has {len(module.functions)} functions", lever="compile one function at a time, then link"
@@ -501,6 +514,7 @@ def lower(module: Module, march: March) -> UnitGraph:
             why="no unit of the march works on it: everything would run on the host",
             lever="run passes.calibrate and passes.convert first",
         )
+    _check_ranks(ops)
     reasons = {op: reason for op in ops if (reason := _host_reason(op, march))}
     placement = Placement(function)
     for op in reasons:

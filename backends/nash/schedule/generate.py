@@ -99,7 +99,7 @@ class _Writer:
 
     def load_constant(self, at: float, array: npt.NDArray[Any], node: int, core: int) -> Region:
         """Load a constant array."""
-        kept = np.ascontiguousarray(array)
+        kept = np.asarray(array, order="C")  # keeps a scalar without axes
         source = Region.dense(self.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
         return self.load(at, source, node, core, early=True)
 
@@ -292,7 +292,7 @@ class _NodeWriter:
 
     def _constant_part(self, array: npt.NDArray[Any], out: Part) -> Region:
         box = tuple(slice(begin, begin + extent) for begin, extent in zip(out.begin, out.extent, strict=True))
-        kept = np.ascontiguousarray(array[box])
+        kept = np.asarray(array[box], order="C")
         return Region.dense(self.writer.constant(kept.tobytes()), dtype_name(kept.dtype), kept.shape)
 
     def _constants(self, at: float, place: _Place, out: Part) -> dict[str, Region]:

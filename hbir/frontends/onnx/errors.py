@@ -33,6 +33,7 @@ class Refusal(IntEnum):
     INPUT_SHAPES = 21  # `input_shapes` that contradict the model
     TOO_LARGE_TENSOR = 22
     INPUT_KIND = 23  # an input that is no tensor
+    OPTION = 24  # an argument of `export` of the wrong kind
     NOT_FINITE = 30  # NaN or infinity among the weights
     TENSOR_SIZE = 31  # a tensor whose data does not fill its shape
     TENSOR_TYPE = 32  # a tensor of strings, float8 and the like; sparse and segmented tensors

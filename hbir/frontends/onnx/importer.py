@@ -20,6 +20,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from hbir.arguments import Refuse, checked_kind, checked_text
 from hbir.dialects.base import tensor
 from hbir.dialects.quantized import QuantizeOp
 from hbir.errors import HbError, ImportModelError
@@ -83,7 +84,15 @@ def export(
 
     Raises ImportModelError (HB01xx) for a model that is damaged or cannot be imported; it names the node and a remedy.
     """
-    return _Importer(read_model(onnx_model_or_path), dict(input_shapes or {})).run(name)
+    if name is not None:
+        checked_text(name, _unfit("name", "give a text, or leave it out"))
+    shapes: InputShapes = input_shapes or {}
+    checked_kind(shapes, Mapping, _unfit("input_shapes", 'give {"x": (1, 3, 224, 224)}'))
+    return _Importer(read_model(onnx_model_or_path), dict(shapes)).run(name)
+
+
+def _unfit(option: str, lever: str) -> Refuse:
+    return lambda given, why: ImportModelError(Refusal.OPTION, f"{option} is {given}", why=why, lever=lever)
 
 
 class _Importer:

@@ -41,6 +41,10 @@ def input_shape(value: Any, given: Sequence[int] | None, symbols: Mapping[str, i
         return _checked(name, dims, given)
     if dims is None:
         raise _unknown(name, "its rank is not stated", ("1", "3", "224", "224"))
+    empty = next((axis for axis, dim in enumerate(dims) if dim.HasField("dim_value") and dim.dim_value == 0), None)
+    if empty is not None:
+        example = [str(dim.dim_value or 1) for dim in dims]
+        raise _unknown(name, f"extent {empty} is stated to be 0, and no data would be left", example)
     stated = [
         dim.dim_value if dim.dim_value > 0 else symbols.get(decode_text(dim.dim_param, "an extent"), 0) for dim in dims
     ]

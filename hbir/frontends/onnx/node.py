@@ -95,7 +95,7 @@ class Node:
                 Refusal.DATA_DEPENDENT,
                 f"operand {index} ({role}) depends on the network's data",
                 why="shapes and parameters are fixed when the network is compiled",
-                lever="make it a constant, for instance by exporting with fixed shapes or simplifying the model",
+                lever="if it stems from shapes, export with fixed ones or simplify the model; else compute it outside",
             )
         return value.array
 

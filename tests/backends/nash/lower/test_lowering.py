@@ -155,6 +155,28 @@ def test_a_float_module_is_refused() -> None:
     assert lower(convert(calibrated, "nash-e"), MARCH).nodes
 
 
+def test_more_axes_than_an_instruction_has_are_refused_with_the_layer() -> None:
+    shape = "float[2,1,2,1,2,1,2]"
+    module, _ = text_network("r = Relu (x) y = Mul (r, r)", f"({shape} x) => ({shape} y)")
+    with pytest.raises(BackendError, match="HB0517.*layer.*7 axes"):
+        lower(convert(module, "nash-e"), MARCH)
+
+
+def test_a_constant_without_axes_is_an_output() -> None:
+    signature = "(float[1,8,12,10] x) => (float[1,8,12,10] y, float z)"
+    calibrated, feeds = text_network("a = Conv (x, w1) y = Relu (a) z = Constant <value_float = 2.0> ()", signature)
+    module = convert(calibrated, "nash-e")
+    assert_equal_outputs(module, compiled(module, opt=1), feeds, check=True)
+
+
+def test_a_network_that_only_moves_values_runs() -> None:
+    calibrated, feeds = text_network(
+        "y = Transpose <perm = [0, 2, 3, 1]> (x)", "(float[1,8,12,10] x) => (float[1,12,10,8] y)"
+    )
+    module = convert(calibrated, "nash-e")
+    assert_equal_outputs(module, compiled(module, opt=1), feeds, check=True)
+
+
 def view(storage: int, shape: tuple[int, ...], offset: int = 0) -> TensorView:
     return TensorView.dense(storage, shape, "i8", offset)
 

@@ -224,6 +224,18 @@ def test_symbols_are_shared_between_inputs() -> None:
     assert export(model, input_shapes={"x": (4, 5)})[0].flatten_inputs[1].type.shape == (4, 5)
 
 
+@pytest.mark.parametrize("shape", ["0,3", "3,0"])
+def test_a_stated_extent_of_0_stays_0(shape: str) -> None:
+    error = refusal(text_model("y = Relu(x)", signature=f"(float[{shape}] x) => (float[{shape}] y)"))
+    assert error.code == "HB0120" and "stated to be 0" in error.why
+
+
+@pytest.mark.parametrize("options", [{"name": 3}, {"input_shapes": 3}, {"input_shapes": [("x", (1,))]}])
+def test_arguments_of_another_kind(options: dict[str, Any]) -> None:
+    with pytest.raises(ImportModelError, match="HB0124"):
+        export(text_model("y = Relu(x)"), **options)
+
+
 def test_input_without_rank() -> None:
     model = text_model("y = Relu(x)")
     model.graph.input[0].type.tensor_type.ClearField("shape")
