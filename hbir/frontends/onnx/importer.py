@@ -173,7 +173,8 @@ class _Importer:
         return value
 
     def _converters(self, nodes: Sequence[Any]) -> list[Converter]:
-        """The converter of each node. Raises HB0110, HB0111, HB0112, HB0114 at the first that has none."""
+        """The converter of each node. Raises HB0110, HB0111, HB0112, HB0114 at the first that has none, HB0115 at the first
+        that has more operands than its operator."""
         found: list[Converter | None] = []
         for proto in nodes:
             operator, domain, where = proto.op_type, _domain(proto), _where(proto)
@@ -183,6 +184,8 @@ class _Importer:
         if len(known) < len(found):
             missing = [proto for proto, converter in zip(nodes, found, strict=True) if converter is None]
             raise _unknown_operator(missing, self.model.opsets)
+        for proto in nodes:
+            _check_operands(proto, self.model.opsets)
         return known
 
     def _convert(self, proto: Any, converter: Converter) -> None:
@@ -288,6 +291,25 @@ def _check_operator(proto: Any, operator: Any, domain: str, where: str) -> None:
             where=where,
             why=f"operators of ONNX itself are, and the quantisation operators of {CONTRIB}",
             lever="export with standard operators; functions of the model can be inlined with onnx.inliner",
+        )
+
+
+def _check_operands(proto: Any, opsets: Mapping[str, int]) -> None:
+    """Operands that an operator does not have would be left out without a word."""
+    from onnx import defs
+
+    domain = _domain(proto)
+    try:
+        schema = defs.get_schema(proto.op_type, opsets.get(domain, 0), domain)
+    except defs.SchemaError:  # operators of com.microsoft have none here; each converter takes what it knows
+        return
+    given = len(proto.input)
+    if given > schema.max_input:
+        raise ImportModelError(
+            Refusal.OPERANDS,
+            f"{proto.op_type} has {given} operands, it takes {schema.max_input}",
+            where=_where(proto),
+            lever="check the model with onnx.checker",
         )
 
 

@@ -236,6 +236,11 @@ def test_arguments_of_another_kind(options: dict[str, Any]) -> None:
         export(text_model("y = Relu(x)"), **options)
 
 
+def test_operands_that_an_operator_does_not_have() -> None:
+    error = refusal(text_model("y = Relu(x, x)"))
+    assert error.code == "HB0115" and "Relu has 2 operands, it takes 1" in error.what and "node" in error.where
+
+
 def test_input_without_rank() -> None:
     model = text_model("y = Relu(x)")
     model.graph.input[0].type.tensor_type.ClearField("shape")
