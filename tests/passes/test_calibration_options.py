@@ -84,7 +84,8 @@ def test_what_is_no_module(module: Any) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    calibrate(Module.parse(NETWORK), [FEED], activation_bits=np.int64(16), percentile=np.float32(0.75))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"activation_bits": np.int64(16), "percentile": np.float32(0.75)}
+    calibrate(Module.parse(NETWORK), [FEED], **options)
 
 
 def test_samples_come_one_by_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,17 +68,23 @@ def _quantized_outputs(module: Module, grid: Grid) -> None:
     module.verify()
 
 
+def _narrowed(module: Module, grid: Grid, put_on_grid: Callable[[Module, Grid], None]) -> Module:
+    """The module behind the pass, which works on integers alone and computes what it did."""
+    assume(_on_floats(module) and not any(isinstance(op, ConstantOp) for op in module[0].operations))
+    put_on_grid(module, grid)
+    narrow = Pipeline("narrow-movement", verify="exec").run(module)
+    assert_same_semantics(module, narrow)
+    assert all(tensor_type(op.results[0].type).element_type == grid for op in _moves(narrow))
+    return narrow
+
+
 @pytest.mark.parametrize("kind", DOWN, ids=lambda kind: kind.name)
 def test_moves_of_dequantised_values(kind: type[HbOperation]) -> None:
     @settings(max_examples=25)
     @given(operations(kind), quant_params((8, 16)))
     def check(module: Module, grid: Grid) -> None:
-        assume(_on_floats(module) and not any(isinstance(op, ConstantOp) for op in module[0].operations))
-        _dequantized_inputs(module, grid)
-        narrow = Pipeline("narrow-movement", verify="exec").run(module)
-        assert_same_semantics(module, narrow)
+        narrow = _narrowed(module, grid, _dequantized_inputs)
         assert_round_trips(narrow)
-        assert all(tensor_type(op.results[0].type).element_type == grid for op in _moves(narrow))
         assert str(Pipeline("narrow-movement").run(narrow)) == str(narrow)
 
     check()
@@ -88,11 +95,7 @@ def test_moves_of_values_to_be_quantised(kind: type[HbOperation]) -> None:
     @settings(max_examples=25)
     @given(operations(kind), quant_params((8, 16)))
     def check(module: Module, grid: Grid) -> None:
-        assume(_on_floats(module) and not any(isinstance(op, ConstantOp) for op in module[0].operations))
-        _quantized_outputs(module, grid)
-        narrow = Pipeline("narrow-movement", verify="exec").run(module)
-        assert_same_semantics(module, narrow)
-        assert all(tensor_type(op.results[0].type).element_type == grid for op in _moves(narrow))
+        _narrowed(module, grid, _quantized_outputs)
 
     check()
 

@@ -253,7 +253,6 @@ def _plain(value: b.FusedLoc) -> bool:
     return isinstance(value.metadata, b.NoneAttr)
 
 
-# Rows of locations that MLIR encodes by attribute number, like everything else.
 ATTRIBUTES: tuple[Native, ...] = (
     Native(
         0,
