@@ -83,8 +83,7 @@ def accumulator_step(op: Operation) -> float:
 
 
 def _coarsened(grid: UniformQuantizedType, scale: float) -> UniformQuantizedType:
-    narrow = grid.limits[0] != -(1 << grid.bits - 1)
-    return UniformQuantizedType.get(grid.bits, scale, grid.zero_point, narrow=narrow)
+    return UniformQuantizedType.get(grid.bits, scale, grid.zero_point, narrow=grid.narrow)
 
 
 @dataclass(frozen=True)

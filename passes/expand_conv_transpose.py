@@ -103,8 +103,7 @@ def _weight(op: ConvTranspose2dOp, rows: _Axis, columns: _Axis, module: Module) 
     grid = fake.grid
     if grid.per_axis is not None:
         scales, zeros = (_by_phase(values, groups, phases) for values in (grid.scale_array, grid.zero_point_array))
-        narrow = grid.qmin.data != -(1 << (grid.bits - 1))
-        grid = UniformQuantizedType.get(grid.bits, scales.tolist(), zeros.tolist(), axis=0, narrow=narrow)
+        grid = UniformQuantizedType.get(grid.bits, scales, zeros, axis=0, narrow=grid.narrow)
     return insert_before(op, FakeQuantOp.make(weight, grid=grid), [fake]).output
 
 

@@ -94,6 +94,11 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
         return self.qmin.data, self.qmax.data
 
     @property
+    def narrow(self) -> bool:
+        """Whether the smallest storage value is left out."""
+        return self.qmin.data != -(1 << (self.bits - 1))
+
+    @property
     def per_axis(self) -> int | None:
         """The axis that the scales run along, or None for a per-tensor type."""
         return self.axis.data if self.axis.data >= 0 else None
@@ -115,8 +120,8 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
 
     def along(self, axis: int) -> UniformQuantizedType:
         """The same scales along another axis, -1 for a per-tensor type."""
-        narrow = self.qmin.data != -(1 << (self.bits - 1))
-        return UniformQuantizedType.get(self.bits, self.scale_array, self.zero_point_array, axis=axis, narrow=narrow)
+        zero_points = self.zero_point_array
+        return UniformQuantizedType.get(self.bits, self.scale_array, zero_points, axis=axis, narrow=self.narrow)
 
     @property
     def scale_array(self) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
