@@ -16,15 +16,15 @@ from hbir.interpreter import check_input
 from hbir.ir.locations import layer_name
 from hbir.module import Function, Module, checked_module
 from hbir.numerics.lut import function_named
-from passes.analysis import head_values, positional_values
-from passes.calibration_options import WIDE_BELOW, CalibrationOptions, checked_samples
 from passes.coarsen_grids import CoarsenGrids
+from passes.common.analysis import head_values, positional_values
+from passes.common.calibration_options import WIDE_BELOW, CalibrationOptions, checked_samples
+from passes.common.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for, resolution
+from passes.common.rewriting import constant_of, only_user, users
+from passes.common.statistics_values import denominators, statistics_values
 from passes.correct_bias import CorrectBias, InputSamples, weighted_ops
 from passes.insert_fake_quant import InsertFakeQuant, activation_points
 from passes.manager import Pipeline
-from passes.observers import OBSERVERS, RARE_POWER, Doubles, Histogram, Request, grid_for, resolution
-from passes.rewriting import constant_of, only_user, users
-from passes.statistics_values import denominators, statistics_values
 from passes.unify_scales import UnifyScales
 
 __all__ = ["FLOAT_PIPELINE", "calibrate"]
@@ -74,10 +74,11 @@ def calibrate(
     `feeds` yields {input name: array} with the model's own dtypes and shapes. `observer` is `default` (mse), `max`,
     `percentile`, `mse` or `kl`; `percentile` is the share of values that stays in range. Values that reach an output
     past no further convolution or matrix product keep their whole observed range, and get `head_bits` bits where no convolution
-    reads them. Statistics of rows, what they normalise, and denominators keep their range in sixteen bits
-    (`passes.statistics_values`). Of eight-bit values that keep positions (feature maps of a detector), those whose signal is
-    less than `wide_below` dB above the rounding noise get sixteen bits where only convolutions and functions read them; -inf
-    turns that off. `asymmetric` gives eight-bit grids a zero point: results of a relu or swish use all codes then.
+    reads them. Statistics of rows, what they normalise, and denominators keep their range in sixteen bits (see
+    `passes.common.statistics_values`). Of eight-bit values that keep positions (feature maps of a detector), those whose
+    signal is less than `wide_below` dB above the rounding noise get sixteen bits where only convolutions and functions
+    read them; -inf turns that off. `asymmetric` gives eight-bit grids a zero point: results of a relu or swish use all
+    codes then.
     `correct_bias` takes the mean error of rounding out of the biases. `progress` is called with the number of samples done.
     Raises CalibrationError for options or data that do not fit, and for no data; IrError HB0236 for what is no module.
     """

@@ -35,8 +35,8 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
 from passes.canonicalize import combine_permutations
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 
 __all__ = ["CancelTransposes"]
 

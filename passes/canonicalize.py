@@ -32,8 +32,8 @@ from hbir.dialects.hbir import (
 )
 from hbir.dialects.qat import FakeQuantOp
 from hbir.module import Module
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 
 __all__ = ["Canonicalize", "combine_permutations"]
 

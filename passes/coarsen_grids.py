@@ -19,9 +19,9 @@ from hbir.dialects.base import shape_of
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
-from passes.analysis import grid_sources
+from passes.common.analysis import grid_sources
+from passes.common.rewriting import blocks
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks
 from passes.unify_scales import UnifyScales
 
 __all__ = ["CoarsenGrids", "accumulator_step"]

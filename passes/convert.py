@@ -14,8 +14,8 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.errors import PassError
 from hbir.march import March, load_march
 from hbir.module import Module, checked_module
-from passes.analysis import has_integer_form
 from passes.calibrate import FLOAT_PIPELINE
+from passes.common.analysis import has_integer_form
 from passes.manager import Pass, PassReport, Pipeline
 
 __all__ = ["convert", "convert_pipeline"]

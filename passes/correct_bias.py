@@ -20,9 +20,9 @@ from hbir.dialects.hbir import Conv2dOp, LinearOp, constant
 from hbir.dialects.qat import FakeQuantOp, fake_quantize
 from hbir.ir.constants import ConstantStore
 from hbir.module import Module
-from passes.analysis import grid_sources
+from passes.common.analysis import grid_sources
+from passes.common.rewriting import blocks, constant_of, insert_before
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, insert_before
 
 __all__ = ["CorrectBias", "InputSamples", "weighted_ops"]
 

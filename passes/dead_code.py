@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hbir.module import Module
+from passes.common.rewriting import blocks, erase_dead
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead
 
 __all__ = ["DeadCode"]
 

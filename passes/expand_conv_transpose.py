@@ -22,8 +22,8 @@ from hbir.dialects.hbir import ClipOp, Conv2dOp, ConvTranspose2dOp, ReshapeOp, S
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 
 __all__ = ["ExpandConvTranspose"]
 

@@ -10,9 +10,9 @@ from xdsl.ir import SSAValue
 from hbir.dialects.base import HbOperation, shape_of
 from hbir.dialects.hbir import ExpandOp, ReshapeOp, ResizeNearestOp
 from hbir.module import Module
-from passes.analysis import is_float, output_cone
+from passes.common.analysis import is_float, output_cone
+from passes.common.rewriting import blocks, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, insert_before, replace
 
 __all__ = ["ExpandResize"]
 

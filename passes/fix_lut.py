@@ -26,8 +26,8 @@ from hbir.numerics.lut import (
     worst_error,
 )
 from hbir.numerics.lut import Quantization as Grid
+from passes.common.rewriting import blocks, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, insert_before, replace
 
 __all__ = ["FixLut"]
 

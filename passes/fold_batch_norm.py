@@ -23,8 +23,8 @@ from hbir.dialects.hbir import (
     constant,
 )
 from hbir.module import Module
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace, users
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace, users
 
 __all__ = ["FoldBatchNorm"]
 

@@ -12,8 +12,8 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 
 __all__ = ["FoldConstants"]
 

@@ -16,8 +16,8 @@ from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.module import Module
 from hbir.numerics import quantize_multiplier, rescale
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 from passes.manager import Pass, Promise, check_choice
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, only_user, replace
 
 __all__ = ["FoldRequantize"]
 

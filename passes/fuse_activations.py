@@ -19,8 +19,8 @@ from xdsl.ir import Operation, SSAValue
 from hbir.dialects.hbir import BinaryOp, ClipOp, FunctionOp, MaximumOp, MinimumOp
 from hbir.module import Module
 from hbir.numerics.lut import function_named
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 
 __all__ = ["FuseActivations"]
 

@@ -10,8 +10,8 @@ from xdsl.ir import Operation, SSAValue
 from hbir.dialects.hbir import AddOp, ClipOp, ConstantOp, Conv2dOp, LinearOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.module import Module
+from passes.common.rewriting import blocks, erase_dead, insert_before, only_user, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead, insert_before, only_user, replace
 
 __all__ = ["FuseConvAddRelu"]
 

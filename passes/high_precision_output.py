@@ -11,8 +11,8 @@ from hbir.dialects import quantized as q
 from hbir.dialects.hbir import ReshapeOp
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.module import Module
+from passes.common.rewriting import blocks, erase_dead, insert_before, replace, users
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead, insert_before, replace, users
 
 __all__ = ["HighPrecisionOutput"]
 

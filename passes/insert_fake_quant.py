@@ -18,7 +18,7 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import name_location
 from hbir.module import Function, Module
-from passes.analysis import (
+from passes.common.analysis import (
     grid_sources,
     has_integer_form,
     head_values,
@@ -27,10 +27,10 @@ from passes.analysis import (
     keeps_grid,
     output_cone,
 )
+from passes.common.observers import grid_for, weight_grid
+from passes.common.rewriting import blocks, constant_of, insert_before
+from passes.common.statistics_values import statistics_values
 from passes.manager import Pass, Promise, check_choice
-from passes.observers import grid_for, weight_grid
-from passes.rewriting import blocks, constant_of, insert_before
-from passes.statistics_values import statistics_values
 
 __all__ = ["InsertFakeQuant", "activation_points"]
 

@@ -23,7 +23,7 @@ from hbir.arguments import checked_path, shown
 from hbir.errors import PassError
 from hbir.ir.files import save_module
 from hbir.module import Module, checked_module
-from passes.equivalence import check_promise
+from passes.debugging.equivalence import check_promise
 
 __all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass"]
 
@@ -64,7 +64,7 @@ def available_passes() -> dict[str, Callable[[], type[Pass]]]:
 
     found: dict[str, Callable[[], type[Pass]]] = {}
     for info in iter_modules(passes.__path__):
-        if info.name not in _HELPERS:
+        if not info.ispkg and info.name not in _ROADS:
             found[info.name.replace("_", "-")] = own(f"passes.{info.name}")
     for entry in sorted(entry_points(group="hbir.passes"), key=lambda e: e.name):
         if entry.name in found:
@@ -73,12 +73,8 @@ def available_passes() -> dict[str, Callable[[], type[Pass]]]:
     return found
 
 
-_HELPERS = frozenset(
-    {
-        *("analysis", "calibrate", "calibration_options", "convert", "equivalence", "integer_forms", "manager"),
-        *("observers", "rewriting", "statistics_values"),
-    }
-)
+# Files that are no pass: what runs passes.
+_ROADS = ("calibrate", "convert", "manager")
 
 
 def _pass_class(module_name: str) -> type[Pass]:

@@ -11,8 +11,8 @@ from xdsl.traits import is_side_effect_free
 
 from hbir.ir.locations import fuse_locations
 from hbir.module import Module
+from passes.common.rewriting import blocks, erase_dead, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead, replace
 
 __all__ = ["MergeDuplicates"]
 

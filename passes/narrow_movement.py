@@ -27,8 +27,8 @@ from hbir.dialects.hbir import (
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
+from passes.common.rewriting import blocks, erase_dead, insert_before, only_user, replace, users
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead, insert_before, only_user, replace, users
 
 __all__ = ["NarrowMovement"]
 

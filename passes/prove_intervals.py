@@ -17,8 +17,8 @@ from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics.intervals import accumulator_bounds
+from passes.common.rewriting import blocks, constant_of
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of
 
 __all__ = ["ProveIntervals"]
 

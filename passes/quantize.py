@@ -25,10 +25,10 @@ from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
-from passes.analysis import has_integer_form, keeps_grid
-from passes.integer_forms import Builder
+from passes.common.analysis import has_integer_form, keeps_grid
+from passes.common.integer_forms import Builder
+from passes.common.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
 from passes.manager import Pass, Promise, check_choice
-from passes.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
 
 __all__ = ["Quantize"]
 

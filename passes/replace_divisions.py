@@ -12,9 +12,9 @@ from hbir.dialects.base import tensor_type
 from hbir.dialects.hbir import ClipOp, DivOp, FunctionOp, MulOp, constant
 from hbir.dialects.qat import FakeQuantOp
 from hbir.module import Module
-from passes.analysis import is_float
+from passes.common.analysis import is_float
+from passes.common.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, constant_of, erase_dead, insert_before, replace
 
 __all__ = ["ReplaceDivisions"]
 

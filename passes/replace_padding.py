@@ -14,8 +14,8 @@ from hbir.dialects.base import shape_of
 from hbir.dialects.hbir import AvgPoolOp, PadOp, ReshapeOp, ResizeNearestOp
 from hbir.dialects.hbir.conv import window_extent
 from hbir.module import Module
+from passes.common.rewriting import blocks, erase_dead, insert_before, replace
 from passes.manager import Pass, Promise
-from passes.rewriting import blocks, erase_dead, insert_before, replace
 
 __all__ = ["ReplacePadding"]
 

@@ -11,10 +11,10 @@ from hbir.dialects.hbir import ConcatOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.module import Module
-from passes.analysis import grid_sources, output_cone
+from passes.common.analysis import grid_sources, output_cone
+from passes.common.observers import grid_for
+from passes.common.rewriting import blocks, insert_before, only_user
 from passes.manager import Pass, Promise
-from passes.observers import grid_for
-from passes.rewriting import blocks, insert_before, only_user
 
 __all__ = ["UnifyScales"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbir.errors import ConfigError
-from passes.observers import OBSERVER_NAMES
+from passes.common.observers import OBSERVER_NAMES
 from tools.config_schema import CalibrationParameters
 from tools.job import Calibration
 from tools.refusals import Refusal

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from passes.observers import OBSERVER_NAMES
+from passes.common.observers import OBSERVER_NAMES
 
 __all__ = [
     "CalibrationParameters",

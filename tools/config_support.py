@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from passes.observers import OBSERVER_NAMES
+from passes.common.observers import OBSERVER_NAMES
 from tools.config_schema import Config
 
 __all__ = ["notes", "without_effect"]

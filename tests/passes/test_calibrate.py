@@ -16,8 +16,8 @@ from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.testing import assert_same_semantics, example_feeds, modules
 from passes import calibrate
+from passes.common.rewriting import constant_of
 from passes.correct_bias import weighted_ops
-from passes.rewriting import constant_of
 
 NETWORK = """
 "builtin.module"() ({

@@ -11,8 +11,8 @@ import pytest
 from hbir.ir.constants import ConstantStore
 from hbir.module import Module
 from passes import Pipeline
+from passes.common.rewriting import constant_of
 from passes.correct_bias import MOST_SAMPLES, POSITIONS, CorrectBias, InputSamples, weighted_ops
-from passes.rewriting import constant_of
 
 Floats = npt.NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from hbir.module import Module
 from hbir.testing import example_feeds, operations, quant_params
 from hbir.testing.float_graphs import FLOAT_GENERATORS
 from passes import Pipeline, calibrate, convert
-from passes.analysis import grid_sources
+from passes.common.analysis import grid_sources
 
 # How many steps of the result's grid the integers may be away from the rounded floats. Both are rounded, which makes less
 # than one step between them. An odd multiplier of 15 bits is off by at most 2^-14 of itself, which is another 2^-14 of the

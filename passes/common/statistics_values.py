@@ -31,7 +31,7 @@ from hbir.dialects.hbir import (
     SubOp,
     TransposeOp,
 )
-from passes.analysis import is_float, keeps_grid
+from passes.common.analysis import is_float, keeps_grid
 
 __all__ = ["denominators", "statistics_values"]
 

@@ -10,8 +10,8 @@ import pytest
 from hbir.errors import CalibrationError, HbError
 from hbir.module import Module
 from passes import calibrate
-from passes.calibration_options import checked_samples
-from passes.observers import DEFAULT_OBSERVER, OBSERVER_NAMES, OBSERVERS
+from passes.common.calibration_options import checked_samples
+from passes.common.observers import DEFAULT_OBSERVER, OBSERVER_NAMES, OBSERVERS
 
 NETWORK = """
 "builtin.module"() ({

@@ -22,7 +22,7 @@ from hbir.ir.locations import layer_name
 from hbir.numerics import quantize_multiplier
 from hbir.numerics.intervals import accumulator_bounds
 from hbir.numerics.rescale import MIN_SHIFT
-from passes.rewriting import constant_of, insert_before
+from passes.common.rewriting import constant_of, insert_before
 
 __all__ = ["Builder"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hbir.errors import CalibrationError
 from hbir.numerics import fake_quantize
-from passes.observers import BINS, OBSERVERS, Histogram, Request, grid_for, resolution, weight_grid
+from passes.common.observers import BINS, OBSERVERS, Histogram, Request, grid_for, resolution, weight_grid
 
 Array = npt.NDArray[np.float32]
 

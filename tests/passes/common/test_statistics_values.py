@@ -19,9 +19,9 @@ from hbir.dialects.qat import FakeQuantOp
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from passes import Pipeline, calibrate, convert
-from passes.analysis import grid_sources
 from passes.calibrate import FLOAT_PIPELINE
-from passes.statistics_values import denominators, statistics_values
+from passes.common.analysis import grid_sources
+from passes.common.statistics_values import denominators, statistics_values
 
 from_array: Callable[[Any, str], Any] = numpy_helper.from_array
 Floats = npt.NDArray[np.float32]

@@ -10,7 +10,7 @@ import numpy as np
 
 from hbir.arguments import Refuse, checked_index, checked_kind, checked_number, shown
 from hbir.errors import CalibrationError
-from passes.observers import DEFAULT_OBSERVER, OBSERVER_NAMES
+from passes.common.observers import DEFAULT_OBSERVER, OBSERVER_NAMES
 
 __all__ = ["WIDE_BELOW", "CalibrationOptions", "checked_samples"]
 
