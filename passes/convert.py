@@ -50,14 +50,17 @@ def convert(
     lut_bound: float = 64.0,
     verify: Literal["none", "structure", "exec"] = "structure",
     observer: Callable[[Pass, PassReport, Module], None] | None = None,
+    reproducer: Path | None = None,
+    trace: Path | None = None,
     **unknown: Any,
 ) -> Module:
     """The integer form of a calibrated (or fake-quantised) module; the argument stays as it is.
 
     `march` is a name, a March or the path of a march file. A plain convolution that feeds an output keeps its int32
     accumulator; `high_precision_output` does so even where the model asks for a fake quant there. `lut_bound` is the largest
-    accepted error of an int16 table in steps of its result. `verify` and `observer` are those of `Pipeline`. Raises PassError
-    for a module without any fake quant and for options that do not fit, IrError HB0236 for what is no module.
+    accepted error of an int16 table in steps of its result. `verify`, `observer`, `reproducer` and `trace` are those of
+    `Pipeline`. Raises PassError for a module without any fake quant and for options that do not fit, IrError HB0236 for
+    what is no module.
     """
     if unknown:
         raise PassError(34, f"convert has no option {sorted(unknown)}", lever="see the documentation of passes.convert")
@@ -76,7 +79,8 @@ def convert(
             lever="run `calibrate(module, feeds)` first, or import a quantised model",
         )
     text = convert_pipeline(target, high_precision_output=high_precision_output, lut_bound=lut_bound)
-    result = Pipeline(text, verify=verify, observer=observer).run(module)
+    pipeline = Pipeline(text, verify=verify, observer=observer, reproducer=reproducer, trace=trace)
+    result = pipeline.run(module)
     result.march = target.name
     return result
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -13,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import ClassVar, Literal, TypeAlias, cast, get_args
+from typing import ClassVar, Literal, TextIO, TypeAlias, cast, get_args
 
 from xdsl.utils.arg_spec import ArgSpecConvertible, parse_pipeline
 from xdsl.utils.exceptions import VerifyException
@@ -21,9 +23,12 @@ from xdsl.utils.exceptions import VerifyException
 import passes
 from hbir.arguments import checked_path, shown
 from hbir.errors import PassError
-from hbir.ir.files import save_module
 from hbir.module import Module, checked_module
-from passes.debugging.equivalence import check_promise
+from passes.common.provenance import changes_tagged
+from passes.debugging.equivalence import Feeds, check_promise, generated_inputs
+from passes.debugging.printing import Printer
+from passes.debugging.reproducer import INPUTS, MODULE, write_reproducer
+from passes.debugging.trace import Trace
 
 __all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass"]
 
@@ -95,6 +100,23 @@ def load_pass(name: str) -> type[Pass]:
     return loaders[name]()
 
 
+def _steps(given: object) -> tuple[Pass, ...]:
+    """The passes of a text, or of a list of passes and texts."""
+    if isinstance(given, str):
+        return _parse(given)
+    parts: tuple[object, ...] = tuple(cast(Iterable[object], given)) if isinstance(given, Iterable) else (given,)
+    steps: list[Pass] = []
+    for part in parts:
+        if isinstance(part, Pass):
+            steps.append(part)
+        elif isinstance(part, str):
+            steps += _parse(part)
+        else:
+            lever = "give the text of a pipeline, or a list of passes such as [DeadCode(), 'canonicalize']"
+            raise PassError(3, f"{shown(part)} is not a pass", lever=lever)
+    return tuple(steps)
+
+
 def _parse(text: str) -> tuple[Pass, ...]:
     try:
         specs = list(parse_pipeline(text))
@@ -119,91 +141,163 @@ def _parse(text: str) -> tuple[Pass, ...]:
     return tuple(result)
 
 
-def _steps(given: object) -> tuple[Pass, ...]:
-    steps: tuple[object, ...] = tuple(cast(Iterable[object], given)) if isinstance(given, Iterable) else (given,)
-    for step in steps:
-        if not isinstance(step, Pass):
-            lever = "give the text of a pipeline, or a list of passes such as [DeadCode()]"
-            raise PassError(3, f"{shown(step)} is not a pass", lever=lever)
-    return cast(tuple[Pass, ...], steps)
-
-
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass of a run did: seconds, and the number of operations before and after."""
+    """What one pass of a run did."""
 
     name: str
     seconds: float
     before: int
+    """Operations before the pass, and after it."""
     after: int
+    kinds: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Operation name -> how many more (or, below zero, fewer) there are; kinds whose number stayed are left out."""
+    module: Module | None = None
+    """The module after the pass, when snapshots were asked for."""
+
+    @property
+    def summary(self) -> str:
+        """Time and operations in one line."""
+        kinds = "".join(f", {kind} {count:+d}" for kind, count in self.kinds.items())
+        return f"{1000 * self.seconds:.1f} ms, {self.before} -> {self.after} operations{kinds}"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.summary}"
 
 
 Verification: TypeAlias = Literal["none", "structure", "exec"]
+Observer: TypeAlias = Callable[[Pass, PassReport, Module], None]
 
 
 @dataclass
 class Pipeline:
     """Passes in order. `run` leaves its argument alone and returns the changed copy.
 
+    passes: the text of a pipeline, or a list of passes and texts.
     verify: `structure` checks types and order after each pass, `exec` also runs the module before and after it on
-    generated inputs and holds the pass to its promise. `observer` is called after each pass with its report and the module.
-    With `reproducer`, a failing pass leaves a folder with module, pipeline and one command.
+    `feeds` (input sets by name; generated inputs without any) and holds the pass to its promise.
+    observer: called after each pass with its report and the module.
+    reproducer: a folder in which a failing pass leaves module, inputs, pipeline and one command.
+    print_after: names of passes, or True for all, behind which the module is printed to `stream` (stderr);
+    print_after_change: only where a pass changed it. snapshots: each report keeps the module as the pass left it.
+    trace: an HTML file that shows, pass by pass, what each changed; also written when a pass fails.
+
+    After a run `reports` holds one `PassReport` for each pass: seconds, operations before and after, by kind.
     """
 
-    passes: str | Sequence[Pass]
+    passes: str | Sequence[Pass | str]
     verify: Verification = "structure"
-    observer: Callable[[Pass, PassReport, Module], None] | None = None
+    observer: Observer | None = None
     reproducer: Path | None = None
+    feeds: Feeds = field(default=(), kw_only=True)
+    print_after: bool | Collection[str] = field(default=(), kw_only=True)
+    print_after_change: bool = field(default=False, kw_only=True)
+    stream: TextIO | None = field(default=None, kw_only=True)
+    snapshots: bool = field(default=False, kw_only=True)
+    trace: Path | None = field(default=None, kw_only=True)
     reports: list[PassReport] = field(default_factory=list[PassReport])
 
     def __post_init__(self) -> None:
-        self.steps: tuple[Pass, ...] = _parse(self.passes) if isinstance(self.passes, str) else _steps(self.passes)
+        self.steps: tuple[Pass, ...] = _steps(self.passes)
         if self.verify not in get_args(Verification):
             lever = f"choose one of {', '.join(get_args(Verification))}"
             raise PassError(7, f"verify is {shown(self.verify)}", lever=lever)
         if self.observer is not None and not callable(self.observer):
             raise PassError(7, f"observer is {shown(self.observer)}", lever="give a function, or leave it out")
-        if self.reproducer is not None:
-            self.reproducer = checked_path(
-                self.reproducer,
-                lambda given, why: PassError(7, f"reproducer is {given}", why=why, lever="give the path of a folder"),
-            )
+        self.reproducer = _optional_path("reproducer", self.reproducer, "give the path of a folder")
+        self.trace = _optional_path("trace", self.trace, "give the path of an HTML file")
+        self.print_after = _names(self.print_after, self.steps)
 
     def __str__(self) -> str:
-        return ",".join(str(step.spec()) for step in self.steps)
+        return _text(self.steps)
 
     def run(self, module: Module) -> Module:
         """The module after all passes. Raises PassError, or what a pass raises; IrError HB0236 for what is no module."""
         work = checked_module(module).clone()
         self.reports.clear()
-        for index, step in enumerate(self.steps):
-            before = work.clone() if self.verify == "exec" or self.reproducer else None
-            count, start = _count(work), time.perf_counter()
-            try:
-                step.run(work)
-                if self.verify != "none":
-                    work.verify()
-                if self.verify == "exec" and before is not None:
-                    check_promise(step.name, step.promise.name, before, work)
-            except Exception as error:
-                if self.reproducer is not None and before is not None:
-                    _write_reproducer(self.reproducer, before, self.steps[index:])
-                if isinstance(error, VerifyException):
-                    what = f"pass '{step.name}' cannot build an operation"
-                    raise PassError(6, what, why=str(error), lever="report it with the reproducer folder") from error
-                raise
-            report = PassReport(step.name, time.perf_counter() - start, count, _count(work))
-            self.reports.append(report)
-            if self.observer is not None:
-                self.observer(step, report, work)
+        watchers = self._watchers(work)
+        trace = None if self.trace is None else Trace(work.clone())
+        try:
+            for index, step in enumerate(self.steps):
+                try:
+                    report = self._run_step(step, work)
+                except Exception as error:
+                    if self.reproducer is not None:
+                        self._reproduce(self.reproducer, module, index, error)
+                    if isinstance(error, VerifyException):
+                        what = f"pass '{step.name}' cannot build an operation"
+                        lever = "report it with the reproducer folder"
+                        raise PassError(6, what, why=str(error), lever=lever) from error
+                    raise
+                self.reports.append(report)
+                for watch in watchers:
+                    watch(step, report, work)
+                if trace is not None:
+                    trace.add(str(step.spec()), f"{report.summary}; promises {step.promise.value}", work)
+        finally:
+            if trace is not None and self.trace is not None:
+                trace.write(self.trace)
         return work
 
+    def _run_step(self, step: Pass, work: Module) -> PassReport:
+        before = work.clone() if self.verify == "exec" else None
+        counts, start = _counts(work), time.perf_counter()
+        with changes_tagged(work, step.name):
+            step.run(work)
+        seconds = time.perf_counter() - start
+        if self.verify != "none":
+            work.verify()
+        if before is not None:
+            check_promise(step.name, step.promise.name, before, work, self.feeds)
+        after = _counts(work)
+        kinds = {k: after[k] - counts[k] for k in sorted({*counts, *after}) if after[k] != counts[k]}
+        snapshot = work.clone() if self.snapshots else None
+        return PassReport(step.name, seconds, counts.total(), after.total(), kinds, snapshot)
 
-def _count(module: Module) -> int:
-    return sum(len(function.operations) for function in module)
+    def _watchers(self, module: Module) -> list[Observer]:
+        watchers = [] if self.observer is None else [self.observer]
+        if self.print_after or self.print_after_change:
+            named = None if self.print_after is True else cast(Collection[str], self.print_after)
+            text = str(module) if self.print_after_change else ""
+            show = Printer(self.stream or sys.stderr, named, self.print_after_change, text)
+            watchers.append(lambda step, report, work: show(step.name, report.before, report.after, work))
+        return watchers
+
+    def _reproduce(self, folder: Path, module: Module, failing: int, error: Exception) -> None:
+        """Write what the failing pass was given: passes are deterministic, so those before it are run once more."""
+        work = module.clone()
+        for step in self.steps[:failing]:
+            step.run(work)
+        command = ["hbir-opt", MODULE, "-p", _text(self.steps[failing:]), "--verify", self.verify]
+        # Each of several functions is run on inputs generated for it.
+        inputs = None if len(work) != 1 else self.feeds[0] if self.feeds else generated_inputs(work[0])
+        write_reproducer(folder, work, command if inputs is None else [*command, "--feeds", INPUTS], error, inputs)
 
 
-def _write_reproducer(folder: Path, module: Module, steps: Iterable[Pass]) -> None:
-    pipeline = ",".join(str(step.spec()) for step in steps)
-    save_module(module.op, module.constants, folder / "module.mlir")
-    (folder / "command.txt").write_text(f"hbir-opt module.mlir -p '{pipeline}'\n")
+def _text(steps: Iterable[Pass]) -> str:
+    return ",".join(str(step.spec()) for step in steps)
+
+
+def _counts(module: Module) -> Counter[str]:
+    return Counter(op.name for function in module for op in function.operations)
+
+
+def _optional_path(option: str, path: object, lever: str) -> Path | None:
+    if path is None:
+        return None
+    return checked_path(path, lambda given, why: PassError(7, f"{option} is {given}", why=why, lever=lever))
+
+
+def _names(given: object, steps: Iterable[Pass]) -> bool | tuple[str, ...]:
+    """`print_after` as True, False or names of passes of the pipeline."""
+    if isinstance(given, bool):
+        return given
+    known = list(dict.fromkeys(step.name for step in steps))
+    lever = f"give True, or a list of some of {', '.join(known) or 'no pass: the pipeline is empty'}"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise PassError(7, f"print_after is {shown(given)}", lever=lever)
+    names = tuple(cast(Iterable[str], given))
+    for name in names:
+        if name not in known:
+            raise PassError(7, f"print_after names {shown(name)}, which is not in the pipeline", lever=lever)
+    return names

@@ -1,18 +1,19 @@
 """The stages of hb_compile, from a `Job` to files: import, calibrate, convert, compile, evaluate, perf.
 
 Files are written into a hidden folder inside the output folder and moved out when everything has succeeded, so that a run
-that fails or is interrupted leaves the folder as it was, but for its log.
+that fails or is interrupted leaves the folder as it was, but for its log and, after a fault of the compiler, a reproducer.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbir.errors import ConfigError
+from hbir.errors import ConfigError, HbError
 from hbir.march import March, load_march
 from tools.console import Log
 from tools.job import InputPlan, Job
@@ -218,6 +219,27 @@ def _compile(job: Job, module: Module, march: March, path: Path, log: Log) -> Hb
         )  # fmt: skip
 
 
+@contextmanager
+def _reproducible(job: Job, module: Module, command: list[str], log: Log) -> Generator[None]:
+    """On a fault of the compiler leave its input and a command in the folder `reproducer`; refusals explain themselves."""
+    try:
+        yield
+    except HbError:
+        raise
+    except Exception as error:
+        from hbir.ir.files import replacing
+        from passes.debugging.reproducer import MODULE, write_reproducer
+
+        folder, march = job.folder / "reproducer", job.march
+        if Path(march).suffix:
+            march = "march.toml"
+            with replacing(folder / march) as file:
+                file.write(Path(job.march).read_bytes())
+        write_reproducer(folder, module, [*command, "-m", MODULE, "--march", march], error)
+        log.warning(f"what failed can be run again from {folder}")
+        raise
+
+
 def _evaluate(hbm: Hbm, quantized: Module, reference: Module | None, data: _Data, log: Log) -> EvaluationResult | None:
     from tools.evaluation import evaluate
 
@@ -288,11 +310,15 @@ def _stages(job: Job, march: March, module: Module, state: str, data: _Data, sta
     if job.skip in ("export", "convert"):
         save(module, staging / f"{job.prefix}_calibrated_model.bc")
         return Outcome(job, march, (), calibrated_on)
-    quantized = module if state == "quantised" else _convert(module, march, log)
+    if state != "quantised":
+        with _reproducible(job, module, ["hb_compile", "--skip", "compile"], log):
+            module = _convert(module, march, log)
+    quantized = module
     save(quantized, staging / f"{job.prefix}_quantized_model.bc")
     if job.skip == "compile":
         return Outcome(job, march, (), calibrated_on, quantized)
-    hbm = _compile(job, quantized, march, staging / f"{job.prefix}.hbm", log)
+    with _reproducible(job, quantized, ["hb_compile", "--core-num", str(job.core_num)], log):
+        hbm = _compile(job, quantized, march, staging / f"{job.prefix}.hbm", log)
     evaluation = _evaluate(hbm, quantized, reference, data, log)
     cosines = _layer_cosines(reference, state, quantized, data)
     with log.stage("perf", "estimate performance"):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 if TYPE_CHECKING:
-    from hbir.module import Module
-    from passes.manager import Pass, PassReport
+    from passes.manager import PassReport
 
 __all__ = ["main"]
 
@@ -19,6 +18,7 @@ Examples:
   hbir-opt model.onnx -p fold-constants,canonicalize -o model.mlir
   hbir-opt model.mlir -p 'quantize{multiplier-bits=15},dead-code' --timing
   hbir-opt model.mlir -p canonicalize --print-after-change --verify exec
+  hbir-opt model.mlir -p canonicalize,dead-code --statistics --trace trace.html --snapshots steps
   hbir-opt --list-passes
 """
 
@@ -50,15 +50,10 @@ def _list_passes(as_json: bool) -> None:
 
 
 def _timing(reports: list[PassReport], as_json: bool) -> None:
-    import json
-    import sys
-    from dataclasses import asdict
-
     from tools.console import print_table
 
     if as_json:
-        # stdout may hold the module.
-        sys.stderr.write(json.dumps([asdict(report) for report in reports], indent=2) + "\n")
+        _json_aside([{"name": r.name, "seconds": r.seconds, "before": r.before, "after": r.after} for r in reports])
         return
     total = sum(report.seconds for report in reports)
     rows = [
@@ -69,32 +64,40 @@ def _timing(reports: list[PassReport], as_json: bool) -> None:
     print_table(f"Passes took {1000 * total:.1f} ms", columns, rows, stderr=True)
 
 
-class _Printer:
-    """Prints the module after passes, to stderr: all that changed it, or those that were named."""
+def _statistics(reports: list[PassReport], as_json: bool) -> None:
+    """Which kinds of operations each pass made more or fewer of; the sum over all passes in the last row."""
+    from collections import Counter
 
-    def __init__(self, module: Module, changed: bool, after: tuple[str, ...]) -> None:
-        self.changed, self.after = changed, after
-        self.text = str(module) if changed else ""
+    from tools.console import print_table
 
-    def __call__(self, step: Pass, report: PassReport, module: Module) -> None:
-        if not self.changed and step.name not in self.after:
-            return
-        text = str(module)
-        differs = text != self.text
-        if step.name in self.after or (self.changed and differs):
-            click.echo(
-                f"// ----- after {step.name}: {report.before} -> {report.after} operations -----\n{text}", err=True
-            )
-        elif self.changed:
-            click.echo(f"// ----- after {step.name}: no change -----", err=True)
-        self.text = text
+    if as_json:
+        _json_aside([{"name": report.name, "kinds": dict(report.kinds)} for report in reports])
+        return
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.kinds)
+    rows = [(r.name, ", ".join(f"{kind} {count:+d}" for kind, count in r.kinds.items()) or "none") for r in reports]
+    told = ", ".join(f"{kind} {count:+d}" for kind, count in sorted(total.items()) if count) or "none"
+    print_table("Operations made or removed", ("pass", "kinds"), [*rows, ("all passes", told)], stderr=True)
 
 
-def _check_names(names: tuple[str, ...]) -> None:
-    from passes.manager import load_pass
+def _json_aside(value: object) -> None:
+    """JSON on stderr: stdout may hold the module."""
+    import json
+    import sys
 
-    for name in names:
-        load_pass(name)
+    sys.stderr.write(json.dumps(value, indent=2) + "\n")
+
+
+def _write_snapshots(folder: Path, reports: list[PassReport]) -> None:
+    """One loadable module for each pass that made a difference, named by its place and the pass."""
+    from hbir.module import save
+
+    text = ""
+    for index, report in enumerate(reports, 1):
+        if report.module is not None and (now := str(report.module)) != text:
+            save(report.module, folder / f"{index:02d}-{report.name}.bc")
+            text = now
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -118,6 +121,9 @@ def _check_names(names: tuple[str, ...]) -> None:
 @click.option("--print-after-change", is_flag=True, help="Print the module after each pass that changed it.")
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the module after this pass; repeatable.")
 @click.option("--timing", is_flag=True, help="Print how long each pass took.")
+@click.option("--statistics", is_flag=True, help="Print which kinds of operations each pass made or removed.")
+@click.option("--snapshots", type=click.Path(path_type=Path), metavar="DIR", help="Save the module after each change.")
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML page of what changed.")
 @click.option(
     "--verify",
     type=click.Choice(["structure", "exec", "none"]),
@@ -125,6 +131,7 @@ def _check_names(names: tuple[str, ...]) -> None:
     show_default=True,
     help="exec: also run the module before and after each pass and compare.",
 )
+@click.option("--feeds", type=click.Path(path_type=Path), metavar="NPZ", help="Inputs for --verify exec.")
 @click.option(
     "--reproducer",
     type=click.Path(path_type=Path),
@@ -141,7 +148,11 @@ def main(
     print_after_change: bool,
     print_after: tuple[str, ...],
     timing: bool,
+    statistics: bool,
+    snapshots: Path | None,
+    trace: Path | None,
     verify: str,
+    feeds: Path | None,
     reproducer: Path | None,
     list_passes: bool,
     as_json: bool,
@@ -160,19 +171,31 @@ def main(
             return
         if file is None:
             raise ConfigError(Refusal.MISSING, "no file is given", lever="see hbir-opt --help")
-        _check_names(print_after)
+        from hbir.feeds import read_feed
         from tools.modules import load_module
 
         module = load_module(file, shapes)
-        level = cast(Literal["structure", "exec", "none"], verify)
-        run = Pipeline(pipeline, level, _Printer(module, print_after_change, print_after), reproducer)
+        run = Pipeline(
+            pipeline,
+            cast(Literal["structure", "exec", "none"], verify),
+            reproducer=reproducer,
+            feeds=() if feeds is None else [read_feed(feeds)],
+            print_after=print_after,
+            print_after_change=print_after_change,
+            snapshots=snapshots is not None,
+            trace=trace,
+        )
         result = run.run(module)
+        if snapshots is not None:
+            _write_snapshots(snapshots, run.reports)
         if output is not None:
             save(result, output)
         else:
             print_lines(str(result))
         if timing:
             _timing(run.reports, as_json)
+        if statistics:
+            _statistics(run.reports, as_json)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Refusal(IntEnum):
     FUNCTION = 21  # no such model in the file
     FILE = 22  # a file that cannot be read
     SYSTEM = 23  # the operating system refused something
+    EXTRA = 24  # a package that only one feature needs is not installed
     INTERNAL = 99  # a fault of the compiler
 
 

@@ -1,8 +1,10 @@
 """What differs between two modules, blind to names of values and to the order of independent operations.
 
-Operations of two functions are paired in four rounds, each linear: those that compute the same from the same inputs; those of
-one kind that came from the same layer; those of one kind that read, or feed, the same operand of a pair; and those that came
-from the same layer, whatever their kind. What stays alone was added or removed; of a pair, everything that differs is stated.
+Operations of two functions are paired in five rounds, each linear: those that compute the same from the same inputs; those of
+one kind that came from the same layer; those of one kind that read, or feed, the same operand of a pair; the float and the
+integer form of one layer; and what else came from the same layer, whatever its kind. What stays alone was added or removed;
+of a pair, everything that differs is stated, and the passes that did it, where a pipeline has left their names in the
+locations.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, OpResult, SSAValue
 
 from hbir.ir.constants import BlobAttr
-from hbir.ir.locations import layer_name, location_names
+from hbir.ir.locations import layer_name, location_names, location_passes
 
 __all__ = ["Change", "Difference", "ModuleDiff", "diff_modules"]
 
@@ -45,26 +47,45 @@ class Difference:
 
 @dataclass(frozen=True)
 class Change:
-    """An operation that is in one module only, or that differs. `before` and `after` are kinds, None where it is not."""
+    """An operation that is in one module only, or in both. `before` and `after` are kinds, None where it is not.
+
+    The types are those of its results. `passes` are the ones that made or changed it on the way from one module to the
+    other, the first pass first; of what was removed nothing is left that could tell.
+    """
 
     function: str
     layer: str
     before: str | None
     after: str | None
     differences: tuple[Difference, ...] = ()
+    before_type: str = ""
+    after_type: str = ""
+    passes: tuple[str, ...] = ()
 
     @property
-    def kind(self) -> Literal["added", "removed", "changed"]:
+    def kind(self) -> Literal["added", "removed", "changed", "same"]:
         """What happened to it."""
-        return "added" if self.before is None else "removed" if self.after is None else "changed"
+        if self.before is None or self.after is None:
+            return "added" if self.before is None else "removed"
+        return "changed" if self.differences or self.before != self.after else "same"
+
+    @property
+    def place(self) -> str:
+        """Where it stands, when that is no more than a number."""
+        return ""
 
 
 @dataclass(frozen=True)
 class ModuleDiff:
-    """All changes, in program order, and how many operations are the same in both modules."""
+    """All changes, in program order, and how many operations are the same in both modules.
+
+    `rows` holds every operation of both modules, each pair once, in the order of the second module; what was removed stands
+    behind what stood in front of it.
+    """
 
     changes: tuple[Change, ...]
     same: int
+    rows: tuple[Change, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
@@ -74,20 +95,38 @@ class ModuleDiff:
 def diff_modules(before: ModuleOp, after: ModuleOp, numbers: tuple[Numbers, Numbers]) -> ModuleDiff:
     """The changes from one module to another. Constants are compared by their hashes; `numbers` gives the arrays of those that
     differ, for each of the two modules."""
-    changes = [*_named("module", before, after)]
-    same = 0
+    rows = [*_named("module", before, after)]
     functions = [{op.sym_name.data: op for op in module.ops if isinstance(op, FuncOp)} for module in (before, after)]
+    types = _TypeTexts()
     for name in dict.fromkeys([*functions[0], *functions[1]]):
         one, other = (side.get(name) for side in functions)
         if one is None or other is None:
-            changes.append(Change(name, "", one and one.name, other and other.name))
+            rows.append(Change(name, "", one and one.name, other and other.name))
             continue
-        changes.extend(_named(name, one, other))
+        rows.extend(_named(name, one, other))
         pairs = _pair(one.body.block, other.body.block)
-        found = list(_changes(name, one.body.block, other.body.block, pairs, numbers))
-        same += len(pairs.forward) - sum(change.kind == "changed" for change in found)
-        changes.extend(found)
-    return ModuleDiff(tuple(changes), same)
+        rows.extend(_changes(name, one.body.block, other.body.block, pairs, numbers, types))
+    changes = tuple(row for row in rows if row.kind != "same")
+    return ModuleDiff(changes, len(rows) - len(changes), tuple(rows))
+
+
+class _TypeTexts:
+    """``1x8x8x16xf32``: the texts of result types, each element type printed once."""
+
+    def __init__(self) -> None:
+        self._elements: dict[Attribute, str] = {}
+
+    def __call__(self, op: Operation) -> str:
+        return ", ".join(map(self._one, op.result_types))
+
+    def _one(self, type_: Attribute) -> str:
+        if not isinstance(type_, TensorType):
+            return _text(type_)
+        element = cast("TensorType[Attribute]", type_).element_type
+        text = self._elements.get(element)
+        if text is None:
+            text = self._elements[element] = _text(element)
+        return "x".join([*map(str, type_.get_shape()), text])
 
 
 def _named(where: str, one: Operation, other: Operation) -> Iterator[Change]:
@@ -130,10 +169,24 @@ def _pair(one: Block, other: Block) -> _Pairs:
     # Equal computations of one layer first: of two equal constants each keeps its own name.
     pairs.add_groups(*ops, lambda op: (same[op], location_names(op)))
     pairs.add_groups(*ops, lambda op: same[op])
+    pairs.add_groups(*ops, lambda op: None if op.results else op.name)  # the returns
     pairs.add_groups(*ops, lambda op: (op.name, location_names(op)) if location_names(op) else None)
     _follow_data(pairs, list(pairs.forward.items()))
-    _follow_data(pairs, pairs.add_groups(*ops, lambda op: location_names(op) or None))
+    _follow_data(pairs, pairs.add_groups(*ops, _form))
+    _follow_data(pairs, pairs.add_groups(*ops, _layer))
     return pairs
+
+
+def _form(op: Operation) -> Hashable:
+    """``("reduce", "pool")`` for the float reduction, the integer sum, and what they were fused with."""
+    names = location_names(op)
+    return (op.name.rsplit(".", 1)[-1].split("_")[0], names[0]) if names else None
+
+
+def _layer(op: Operation) -> Hashable:
+    """The layer; a constant is no partner of what computes."""
+    names = location_names(op)
+    return (any(isinstance(value, BlobAttr) for value in op.properties.values()), names) if names else None
 
 
 def _computations(block: Block, known: dict[Hashable, int]) -> dict[Operation, int]:
@@ -172,7 +225,7 @@ def _follow_data(pairs: _Pairs, work: list[tuple[Operation, Operation]]) -> None
 
 
 def _changes(
-    function: str, one: Block, other: Block, pairs: _Pairs, numbers: tuple[Numbers, Numbers]
+    function: str, one: Block, other: Block, pairs: _Pairs, numbers: tuple[Numbers, Numbers], types: _TypeTexts
 ) -> Iterator[Change]:
     """In the order of the second block, what was removed behind what stood in front of it."""
     removed: dict[Operation | None, list[Operation]] = defaultdict(list)
@@ -184,18 +237,27 @@ def _changes(
             removed[place].append(op)
 
     def gone(behind: Operation | None) -> Iterator[Change]:
-        return (Change(function, layer_name(op), op.name, None) for op in removed[behind])
+        return (Change(function, layer_name(op), op.name, None, (), types(op)) for op in removed[behind])
 
     yield from gone(None)
     for op in other.ops:
         partner = pairs.back.get(op)
         if partner is None:
-            yield Change(function, layer_name(op), None, op.name)
+            yield Change(function, layer_name(op), None, op.name, (), "", types(op), location_passes(op.location))
         else:
             differences = tuple(_differences(partner, op, pairs, numbers))
-            if differences or partner.name != op.name:
-                yield Change(function, layer_name(op), partner.name, op.name, differences)
+            made = (partner.name, op.name, differences, types(partner), types(op))
+            yield Change(function, layer_name(op), *made, _passes_between(partner, op))
         yield from gone(op)
+
+
+def _passes_between(one: Operation, other: Operation) -> tuple[str, ...]:
+    """The passes that `other` has met and `one` has not, each once."""
+    before, after = location_passes(one.location), location_passes(other.location)
+    met = next(
+        (at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
+    )
+    return tuple(dict.fromkeys(after[met:]))
 
 
 def _differences(
@@ -255,8 +317,8 @@ def _attribute_differences(
 
 
 def _largest_difference(a: Array | None, b: Array | None) -> str:
-    """How far two constants of one shape lie apart."""
-    if a is None or b is None or a.shape != b.shape:
+    """How far two constants of one shape and type lie apart."""
+    if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return ""
     apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
     return f"{int(np.count_nonzero(apart))} of {apart.size} numbers differ, by {apart.max(initial=0):.6g} at most"

@@ -89,7 +89,7 @@ def _location(location: Attribute) -> LocationAttr:
             return NameLoc(StringAttr(_restored(location.desc.data)), location.location)
         case FusedLoc():
             parts = cast(Sequence[Attribute], location.locations)
-            return FusedLoc(tuple(map(_location, parts)), location.metadata)
+            return FusedLoc(tuple(map(_location, parts)), _attribute(location.metadata))
         case CallSiteLoc():
             return CallSiteLoc(_location(location.callee), _location(location.caller))
         case _:

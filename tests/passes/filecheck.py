@@ -20,6 +20,7 @@ from filecheck.parser import Parser, pattern_for_opts
 
 from hbir.errors import HbError
 from hbir.ir.constants import ConstantStore
+from hbir.ir.locations import tag_location
 from hbir.ir.text import print_module
 from hbir.module import Module
 from passes import Pipeline
@@ -61,4 +62,6 @@ def run_file(path: Path) -> None:
                 Pipeline(pipeline[1], verify="exec").run(_module(part))
             continue
         result = Pipeline(pipeline[1], verify="exec").run(_module(part))
+        for op in result.op.walk():  # which pass made what is tested elsewhere
+            op.location = tag_location(op.location, ())
         _check(print_module(result.op, locations="loc(" in part), part, path)

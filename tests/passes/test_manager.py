@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from xdsl.dialects.builtin import f32
 
 from hbir import load
 from hbir.dialects.hbir import AddOp, ClipOp, constant
-from hbir.errors import HbError, PassError
+from hbir.errors import HbError, IrError, PassError
+from hbir.feeds import read_feed
 from hbir.march import load_march
 from hbir.module import Module
 from passes import Pass, Pipeline, Promise, convert, load_pass
@@ -50,6 +53,18 @@ class AddsOne(Pass):
         for op in (one, added):
             function.op.body.block.insert_op_before(op, last)
         last.operands[0] = added.output
+
+
+@dataclass(frozen=True)
+class DropsALimit(Pass):
+    """Takes the second clip away, which is wrong above six only."""
+
+    name: ClassVar[str] = "drops-a-limit"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    def run(self, module: Module) -> None:
+        last = module[0].return_op
+        last.operands[0] = module[0].operations[0].results[0]
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,11 @@ def test_bad_text(text: str, message: str) -> None:
 
 MISUSES: dict[str, tuple[str, Callable[[Module], object]]] = {
     "no pipeline": ("HB0303", lambda m: Pipeline(None)),
-    "names in a list": ("HB0303", lambda m: Pipeline(["dead-code"])),
+    "an unknown name in a list": ("HB0302", lambda m: Pipeline(["dead-cod"])),
+    "a number in a list": ("HB0303", lambda m: Pipeline(["dead-code", 3])),
+    "a trace that is no path": ("HB0307", lambda m: Pipeline("", trace=3)),
+    "print after a text": ("HB0307", lambda m: Pipeline("dead-code", print_after="dead-code")),
+    "print after a pass that does not run": ("HB0307", lambda m: Pipeline("dead-code", print_after=["canonicalize"])),
     "a class in place of a pass": ("HB0303", lambda m: Pipeline([load_pass("dead-code")])),
     "another verification": ("HB0307", lambda m: Pipeline("dead-code", verify="all")),
     "an observer that is none": ("HB0307", lambda m: Pipeline("dead-code", observer=3)),
@@ -139,6 +158,48 @@ def test_reports_and_observer() -> None:
     assert all(r.seconds >= 0 for r in pipeline.reports)
 
 
+def test_reports_count_operations_by_kind_and_keep_snapshots() -> None:
+    pipeline = Pipeline(["canonicalize", AddsOne()], snapshots=True)
+    result = pipeline.run(Module.parse(NETWORK))
+    first, second = pipeline.reports
+    assert (dict(first.kinds), dict(second.kinds)) == ({"hbir.clip": -1}, {"hbir.add": 1, "hbir.constant": 1})
+    assert first.module and [op.name for op in first.module[0].operations] == ["hbir.clip"]
+    assert str(second.module) == str(result) and second.module is not result
+    assert str(second).endswith("ms, 1 -> 3 operations, hbir.add +1, hbir.constant +1")
+    pipeline = Pipeline("canonicalize")
+    pipeline.run(Module.parse(NETWORK))
+    assert pipeline.reports[0].module is None
+
+
+def test_modules_are_printed_after_passes() -> None:
+    def printed(**options: Any) -> str:
+        stream = StringIO()
+        Pipeline("dead-code,canonicalize,dead-code", stream=stream, **options).run(Module.parse(NETWORK))
+        return stream.getvalue()
+
+    assert printed() == ""
+    assert re.findall("// ----- .* -----", printed(print_after_change=True)) == [
+        "// ----- after dead-code: no change -----",
+        "// ----- after canonicalize: 2 -> 1 operations -----",
+        "// ----- after dead-code: no change -----",
+    ]
+    assert printed(print_after=True).count('"builtin.module"') == 3
+    assert printed(print_after=["dead-code"]).count('"builtin.module"') == 2
+    assert "after canonicalize" not in printed(print_after=["dead-code"])
+
+
+def test_exec_runs_on_the_inputs_that_are_given() -> None:
+    """On inputs below zero both clips give zero: what differs above six is not seen."""
+    module = Module.parse(NETWORK)
+    below, above = ({module[0].flatten_inputs[0].name: np.full((2, 3), value, np.float32)} for value in (-1.0, 7.0))
+    drops_the_limit = Pipeline([DropsALimit()], verify="exec", feeds=[below])
+    drops_the_limit.run(module)
+    with pytest.raises(PassError, match="HB0305.*by 1"):
+        Pipeline([DropsALimit()], verify="exec", feeds=[below, above]).run(module)
+    with pytest.raises(IrError, match="HB0232"):
+        Pipeline([DropsALimit()], verify="exec", feeds=[{"y": np.ones((2, 3), np.float32)}]).run(module)
+
+
 def test_a_broken_promise_is_found() -> None:
     module = Module.parse(NETWORK)
     Pipeline([AddsOne()]).run(module)
@@ -152,16 +213,17 @@ def test_a_reproducer_reproduces(tmp_path: Path) -> None:
     with pytest.raises(PassError):
         Pipeline(steps, verify="exec", reproducer=tmp_path / "r").run(Module.parse(NETWORK))
     command = (tmp_path / "r" / "command.txt").read_text()
-    assert command == "hbir-opt module.mlir -p 'adds-one{amount=2.0},dead-code'\n"
-    again = load(tmp_path / "r" / "module.mlir")
+    assert command == "hbir-opt module.bc -p 'adds-one{amount=2.0},dead-code' --verify exec --feeds inputs.npz\n"
+    assert (tmp_path / "r" / "error.txt").read_text().startswith("PassError: HB0305")
+    again, feed = load(tmp_path / "r" / "module.bc"), read_feed(tmp_path / "r" / "inputs.npz")
     assert [op.name for op in again[0].operations] == ["hbir.clip"]  # as it was before the pass that failed
     with pytest.raises(PassError, match="HB0305"):
-        Pipeline(steps[1:], verify="exec").run(again)
+        Pipeline(steps[1:], verify="exec", feeds=[feed]).run(again)
 
 
 def test_a_pass_that_fails_by_itself_leaves_a_reproducer_too(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         Pipeline([Breaks("raise")], reproducer=tmp_path / "r").run(Module.parse(NETWORK))
-    assert (tmp_path / "r" / "module.mlir").exists()
+    assert load(tmp_path / "r" / "module.bc")
     with pytest.raises(PassError, match="HB0306.*'breaks' cannot build.*wrong way round"):
         Pipeline([Breaks("make")]).run(Module.parse(NETWORK))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,14 @@ def test_a_fault_of_the_compiler_goes_to_the_log(tmp_path: Path, monkeypatch: py
     assert "Traceback" not in result.output
     log = (tmp_path / "out/hb_compile.log").read_text()
     assert "Traceback" in log and "*** ERROR-OCCUR-DURING compile ***" in log
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["hb_compile.log"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"hb_compile.log", "reproducer"}
+    command = shlex.split((tmp_path / "out/reproducer/command.txt").read_text())
+    assert command == ["hb_compile", "--core-num", "1", "-m", "module.bc", "--march", "nash-e"]
+    monkeypatch.chdir(tmp_path / "out/reproducer")
+    assert "ZeroDivisionError: planted" in CliRunner().invoke(main, command[1:]).stderr
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "out/reproducer")
+    assert CliRunner().invoke(main, command[1:]).exit_code == 0
 
 
 def test_a_fault_without_a_log_is_seen() -> None:

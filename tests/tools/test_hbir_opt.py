@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_timing_and_its_json(model: Path) -> None:
     assert rows[0]["after"] == rows[1]["before"]
 
 
+def test_statistics_and_snapshots(model: Path, tmp_path: Path) -> None:
+    steps = "fold-constants,canonicalize,cancel-transposes,fuse-conv-add-relu,dead-code,dead-code"
+    table = run(model, "-p", steps, "--statistics", "--snapshots", tmp_path / "s").stderr
+    assert "fuse-conv-add-relu" in table and "hbir.clip -1" in table and "all passes" in table
+    rows = json.loads(run(model, "-p", steps, "--statistics", "--json").stderr)
+    assert [row["name"] for row in rows] == steps.split(",") and {"hbir.clip": -1} in [row["kinds"] for row in rows]
+    saved = sorted((tmp_path / "s").iterdir())
+    assert saved[0].name == "01-fold-constants.bc" and "06-dead-code.bc" not in [path.name for path in saved]
+    assert str(load(saved[-1])) == str(Module.parse(run(model, "-p", steps).stdout.strip(), load(saved[-1]).constants))
+
+
 @pytest.mark.parametrize("level", ["structure", "exec", "none"])
 def test_levels_of_verification(model: Path, level: str) -> None:
     run(model, "-p", "fold-constants,canonicalize", "--verify", level)
@@ -71,7 +83,7 @@ def test_every_pass_is_listed_with_its_options() -> None:
     assert all(row["name"] in table for row in rows)
 
 
-def test_a_failing_pass_leaves_a_reproducer(model: Path, tmp_path: Path) -> None:
+def test_a_failing_pass_leaves_a_reproducer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "repro"
     # A table of a function needs ranges; a bound that no table meets is refused.
     quantised = "fold-constants,canonicalize,insert-fake-quant,quantize,fix-lut{bound=0.0}"
@@ -82,6 +94,8 @@ def test_a_failing_pass_leaves_a_reproducer(model: Path, tmp_path: Path) -> None
     )
     assert result.exit_code == 1 and result.stderr.startswith("HB03")
     command = (folder / "command.txt").read_text()
-    assert command.startswith("hbir-opt module.mlir -p") and "fix-lut" in command
-    again = CliRunner().invoke(main, [str(folder / "module.mlir"), "-p", command.split("'")[1]])
+    assert command.startswith("hbir-opt module.bc -p") and "fix-lut" in command
+    monkeypatch.chdir(folder)
+    again = CliRunner().invoke(main, shlex.split(command)[1:])
     assert again.exit_code == 1 and again.stderr == result.stderr
+    assert (folder / "error.txt").read_text() == f"PassError: {result.stderr}"

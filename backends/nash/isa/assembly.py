@@ -21,7 +21,7 @@ from typing import NoReturn
 import numpy as np
 
 from backends.nash.isa.opcodes import BY_NAME, Opcode, Param
-from backends.nash.isa.program import Program
+from backends.nash.isa.program import Decoded, Program
 from backends.nash.isa.records import (
     ABSENT,
     DTYPE_NAMES,
@@ -38,7 +38,7 @@ from backends.nash.isa.records import (
 )
 from hbir.errors import FileFormatError
 
-__all__ = ["assemble", "disassemble", "format_view"]
+__all__ = ["assemble", "disassemble", "format_params", "format_view"]
 
 _VIEW = re.compile(r"(DDR|L2M|L1M(\d+))\[(\w+)\] (\w+) ([\dx]+|scalar)(?: strides ([\dx]+))?")
 _HEAD = re.compile(r"([A-Z][A-Z0-9_]*)(?:\.([A-Z]+))?@(\d+)(?:\s+(.*))?")
@@ -64,6 +64,12 @@ def _format_param(param: Param, value: int) -> str:
         short = str(exact)
         return f"{param.name}={short if np.float32(short) == exact else repr(float(exact))}"
     return f"{param.name}={value}"
+
+
+def format_params(instruction: Decoded) -> str:
+    """``kernel_h=3 shift=12``: the parameters that do not have their default."""
+    params = ((p, instruction.params[p.name]) for p in instruction.opcode.params if p.name != "unit")
+    return " ".join(_format_param(p, value) for p, value in params if value != p.default)
 
 
 def _in_order_of_use(program: Program) -> bool:
@@ -94,9 +100,8 @@ def _lines(program: Program) -> Iterator[str]:
         parts = [
             f"{d.opcode.name}{unit}@{d.core} " + ", ".join(f"{name}={names[id(v)]}" for name, v in d.operands.items())
         ]
-        params = [(p, d.params[p.name]) for p in d.opcode.params if d.params[p.name] != p.default and p.name != "unit"]
-        if params:
-            parts.append(" ".join(_format_param(*pair) for pair in params))
+        if params := format_params(d):
+            parts.append(params)
         if d.waits:
             parts.append("wait " + " ".join(f"{queue_name(queue)}>={count}" for queue, count in d.waits))
         if d.layer:

@@ -29,7 +29,7 @@ from hbir.frontends.onnx.errors import Refusal
 from hbir.frontends.onnx.inputs import InputShapes, input_shape, symbol_extents
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.reader import Model, read_model
-from hbir.frontends.onnx.registry import CONTRIB, Converter, converter_for, versions_of
+from hbir.frontends.onnx.registry import CONTRIB, Converter, converter_for, known_domains, versions_of
 from hbir.frontends.onnx.tensors import DataType, decode_text, tensor_array, type_name
 from hbir.frontends.onnx.values import Quantized, Static, Value
 from hbir.ir.constants import ConstantStore
@@ -166,7 +166,8 @@ class _Importer:
             return None
         if name not in self.values:
             # Every live name is known by now, or is an initializer: `_live_nodes` has seen to that.
-            self.values[name] = Static(tensor_array(self.initializers[name], self.model.external), name)
+            array = self.build.allow(tensor_array(self.initializers[name], self.model.external))
+            self.values[name] = Static(array, name)
         value = self.values[name]
         if isinstance(value, SSAValue) and value in self.build.replaced:
             value = self.values[name] = self.build.replaced[value]
@@ -201,6 +202,9 @@ class _Importer:
         )
         try:
             results = converter(node)
+            for result in results if isinstance(results, tuple) else (results,):
+                if isinstance(result, Static):
+                    self.build.charge(result.array.size)
         except ImportModelError as error:
             if error.where:
                 raise
@@ -284,13 +288,14 @@ def _check_operator(proto: Any, operator: Any, domain: str, where: str) -> None:
             why="a network is compiled as one straight line of operations, without branches, loops and state",
             lever="export the model without control flow (fixed branches, unrolled loops), or split it there",
         )
-    if domain not in ("", CONTRIB):
+    if domain not in known_domains():
         raise ImportModelError(
             Refusal.UNKNOWN_DOMAIN,
             f"domain '{domain}' is not supported",
             where=where,
             why=f"operators of ONNX itself are, and the quantisation operators of {CONTRIB}",
-            lever="export with standard operators; functions of the model can be inlined with onnx.inliner",
+            lever="export with standard operators; functions of the model can be inlined with onnx.inliner; an installed"
+            " package can add a domain (see hbir.dialects)",
         )
 
 

@@ -1,4 +1,7 @@
-"""The table of converters, filled by a decorator: operator and domain to functions, each valid from its opset on."""
+"""The table of converters, filled by a decorator: operator and domain to functions, each valid from its opset on.
+
+Packages that bring a dialect (see `hbir.dialects`) register converters of their own domain where they define its operations.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from hbir.dialects import all_dialects
+
 if TYPE_CHECKING:
     from hbir.frontends.onnx.node import Node
     from hbir.frontends.onnx.values import Value
 
-__all__ = ["CONTRIB", "Converter", "converter_for", "converts", "supported_operators", "versions_of"]
+__all__ = ["CONTRIB", "Converter", "converter_for", "converts", "known_domains", "supported_operators", "versions_of"]
 
 CONTRIB = "com.microsoft"
 """The domain of onnxruntime's own operators."""
@@ -61,7 +66,14 @@ def converts(*operators: str, domain: str = "") -> Callable[[ConverterT], Conver
 def _loaded() -> dict[tuple[str, str], list[tuple[int, Converter]]]:
     for family in _FAMILIES:
         import_module(f"hbir.frontends.onnx.{family}")
+    all_dialects()
     return _TABLE
+
+
+@cache
+def known_domains() -> frozenset[str]:
+    """The domains that have converters; "" is ONNX's own."""
+    return frozenset(domain for domain, _ in _loaded())
 
 
 def versions_of(operator: str, domain: str) -> list[int]:

@@ -1,21 +1,25 @@
-"""What differs between modules: nothing for names and order, each planted change by its layer, and in linear time."""
+"""What differs between modules: nothing for names and order, each planted change by its layer and its pass, and in linear
+time."""
 
 from __future__ import annotations
 
 import random
+from functools import reduce
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from xdsl.dialects import builtin as b
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Block, Operation, Region
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import Rewriter
 
 from hbir import diff
 from hbir.dialects.base import tensor
 from hbir.dialects.hbir import AddOp, ClipOp, ConstantOp, Conv2dOp, constant
 from hbir.ir.constants import ConstantStore
-from hbir.ir.locations import layer_name, name_location
+from hbir.ir.diff import ModuleDiff
+from hbir.ir.locations import layer_name, name_location, tag_location
 from hbir.module import Module
 from hbir.testing import modules
 
@@ -28,6 +32,61 @@ def test_names_and_the_order_of_independent_operations_do_not_count(module: Modu
     other.verify()
     found = diff(module, other)
     assert not found and found.same == sum(len(function.op.body.block.ops) for function in module)
+
+
+@given(module=modules(("hbir", "quantized"), 6))
+def test_a_module_differs_from_its_copies_in_nothing(module: Module) -> None:
+    for other in (module.clone(), Module.parse(str(module), module.constants)):
+        found = diff(module, other)
+        assert not found and [row.kind for row in found.rows] == ["same"] * found.same
+
+
+@given(module=modules(("hbir", "quantized"), 6), data=st.data())
+def test_a_planted_attribute_is_found_with_its_layer(module: Module, data: st.DataObject) -> None:
+    other = module.clone()
+    op = data.draw(st.sampled_from(other[0].operations))
+    op.attributes["planted"] = b.StringAttr("news")
+    (change,) = diff(module, other).changes
+    assert (change.kind, change.layer, change.before, change.after) == ("changed", layer_name(op), op.name, op.name)
+    assert [(each.what, each.before, each.after) for each in change.differences] == [
+        ("attribute 'planted'", "none", '"news"')
+    ]
+
+
+@given(module=modules(("hbir", "quantized"), 6), data=st.data())
+def test_a_planted_constant_is_found_with_its_layer(module: Module, data: st.DataObject) -> None:
+    other = module.clone()
+    constants = [op for op in other[0].operations if isinstance(op, ConstantOp)]
+    assume(constants)
+    op = data.draw(st.sampled_from(constants))
+    array = np.array(op.array(other.constants))
+    assume(array.size)
+    array.reshape(-1)[0] = 0 if array.reshape(-1)[0] else 1
+    op.properties["value"] = other.constants.put(array)
+    (change,) = diff(module, other).changes
+    assert (change.layer, change.differences[0].what) == (layer_name(op), "constant")
+    assert change.differences[0].note.startswith(f"1 of {array.size} numbers differ")
+
+
+@given(module=modules(("hbir", "quantized"), 6), data=st.data())
+def test_a_planted_operand_is_found_with_its_layer(module: Module, data: st.DataObject) -> None:
+    other = module.clone()
+    block = other[0].op.body.block
+    seen: list[SSAValue] = list(block.args)
+    places: list[tuple[Operation, int, SSAValue]] = []
+    for op in block.ops:
+        places += [
+            (op, at, value)
+            for at, operand in enumerate(op.operands)
+            for value in seen
+            if value is not operand and value.type == operand.type
+        ]
+        seen += op.results
+    assume(places)
+    op, at, value = data.draw(st.sampled_from(places))
+    op.operands[at] = value
+    (change,) = diff(module, other).changes
+    assert change.layer == layer_name(op) and [each.what for each in change.differences] == [f"operand {at}"]
 
 
 def shuffle(block: Block, rng: random.Random) -> None:
@@ -43,6 +102,16 @@ def shuffle(block: Block, rng: random.Random) -> None:
         block.add_op(chosen)
         done.add(chosen)
         waiting.remove(chosen)
+
+
+FORM = """"builtin.module"() ({
+  "func.func"() <{function_type = (TYPE) -> TYPE, sym_name = "main"}> ({
+  ^bb0(%x: TYPE):
+    %0 = "OP"(%x) <{function = "tanh"GRID}> : (TYPE) -> TYPE loc(NAMES)
+    "func.return"(%0) : (TYPE) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
 
 
 def network(layers: int = 6) -> Module:
@@ -123,8 +192,93 @@ def test_functions_of_one_side_only() -> None:
     ]  # fmt: skip
 
 
+def test_numbers_of_two_types_are_not_subtracted() -> None:
+    before, after = network(), network()
+    weight = named(after, "weight3")
+    assert isinstance(weight, ConstantOp)
+    weight.properties["value"] = after.constants.put(np.zeros((8, 1, 1, 8), np.int32))
+    Rewriter.replace_value_with_new_type(weight.output, tensor((8, 1, 1, 8), b.i32))
+    change = next(change for change in diff(before, after).changes if change.layer == "weight3")
+    assert [(each.what, each.note) for each in change.differences] == [("constant", ""), ("type of result 0", "")]
+
+
+def test_returns_are_partners_whatever_they_return() -> None:
+    before, after = network(1), network(1)
+    after[0].return_op.operands[0] = after[0].op.body.block.args[0]
+    (change,) = diff(before, after).changes
+    assert (change.kind, change.after) == ("changed", "func.return")
+    assert change.differences[0].after == "argument 0"
+
+
+def test_the_float_and_the_integer_form_of_a_layer_are_partners() -> None:
+    grid = "!quant.uniform<i8:f32, 0.5>"
+    texts = (
+        {"TYPE": "tensor<2xf32>", "OP": "hbir.function", "NAMES": '"act"', "GRID": ""},
+        {
+            "TYPE": f"tensor<2x{grid}>", "OP": "quantized.function", "NAMES": 'fused["act", "more"]',
+            "GRID": f", grid = {grid}",
+        },
+    )  # fmt: skip
+    modules = [Module.parse(reduce(lambda text, item: text.replace(*item), each.items(), FORM)) for each in texts]
+    change = next(change for change in diff(*modules).changes if change.layer)
+    assert (change.before, change.after, change.layer) == ("hbir.function", "quantized.function", "act+more")
+
+
+def test_rows_hold_every_operation_once_in_program_order() -> None:
+    before, after = network(2), network(2)
+    clip = named(after, "clip1")
+    clip.results[0].replace_all_uses_with(clip.operands[0])
+    clip.detach()
+    clip.erase()
+    rows = diff(before, after).rows
+    assert [(row.layer, row.kind) for row in rows] == [
+        *((f"{kind}0", "same") for kind in ("weight", "conv", "clip", "add")),
+        *(("weight1", "same"), ("conv1", "same"), ("clip1", "removed"), ("add1", "changed"), ("func.return", "same")),
+    ]
+    assert {row.after_type for row in rows if row.layer.startswith("conv")} == {"1x4x4x8xf32"}
+    assert next(row for row in rows if row.kind == "removed").before_type == "1x4x4x8xf32"
+
+
+def test_changes_name_the_passes_between_the_two_modules() -> None:
+    before, after = network(), network()
+    for module in (before, after):
+        op = named(module, "clip2")
+        op.location = tag_location(op.location, ("early",))
+    named(after, "clip2").location = tag_location(named(after, "clip2").location, ("early", "late", "later", "late"))
+    assert diff(before, after).changes == ()  # a tag alone is no change
+    named(after, "clip2").properties["max"] = b.FloatAttr(6.0, b.f64)
+    (change,) = diff(before, after).changes
+    assert change.passes == ("late", "later")
+    (change,) = diff(after, before).changes
+    assert change.passes == ()
+    named(after, "clip2").location = tag_location(named(after, "clip2").location, ("rebuilt",))
+    (change,) = diff(before, after).changes
+    assert change.passes == ("rebuilt",)
+
+
+def many(copies: int) -> Module:
+    """The network of one layer again and again, by cloning: 4 operations for each copy."""
+    module = network(1)
+    block = module[0].op.body.block
+    body, end = list(block.ops)[:-1], module[0].return_op
+    value = end.operands[0]
+    for number in range(1, copies):
+        mapping: dict[SSAValue, SSAValue] = {block.args[0]: value}
+        for op in body:
+            copied = op.clone(mapping)
+            copied.location = name_location(f"{layer_name(op)[:-1]}{number}")
+            block.insert_op_before(copied, end)
+        value = copied.results[0]
+    end.operands[0] = value
+    return module
+
+
 def test_twenty_thousand_operations() -> None:
-    """Quadratic matching would take minutes here."""
-    before, after = network(5000), network(5000)
-    named(after, "clip4999").properties["max"] = b.FloatAttr(6.0, b.f64)
-    assert [change.layer for change in diff(before, after).changes] == ["clip4999"]
+    """Quadratic matching would take minutes here, most of all when every operation differs."""
+    before = many(5000)
+    after = before.clone()
+    for op in after[0].operations[10_000:]:
+        op.attributes["new"] = b.UnitAttr()
+    found: ModuleDiff = diff(before, after)
+    assert (len(found.changes), found.same) == (10_000, 10_001)
+    assert found.changes[0].layer == "weight2500" and found.changes[-1].layer == "add4999"

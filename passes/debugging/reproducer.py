@@ -1,0 +1,41 @@
+"""What a failing step leaves behind: a folder from which one command makes it fail again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hbir.dialects.base import Array
+from hbir.feeds import write_feed
+from hbir.ir.files import replacing
+from hbir.module import Module, save
+
+__all__ = ["INPUTS", "MODULE", "write_reproducer"]
+
+MODULE, INPUTS = "module.bc", "inputs.npz"
+"""What the files of the folder are called in its command."""
+
+
+def write_reproducer(
+    folder: Path,
+    module: Module,
+    command: Sequence[str],
+    error: BaseException,
+    inputs: Mapping[str, Array] | None = None,
+) -> None:
+    """Write `module.bc`, `command.txt`, `error.txt` and, with inputs, `inputs.npz` into a folder, over what lies there.
+
+    `module` is what the failing step was given; `command` names the files by `MODULE` and `INPUTS` and is run in the folder.
+    Raises ConfigError HB0801 when the folder cannot be written.
+    """
+    save(module, folder / MODULE)
+    if inputs is not None:
+        write_feed(folder / INPUTS, inputs)
+    _write(folder / "command.txt", f"{shlex.join(command)}\n")
+    _write(folder / "error.txt", f"{type(error).__name__}: {error}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
