@@ -10,14 +10,12 @@ import numpy as np
 from hbir.dialects.base import Array
 from hbir.errors import PassError
 from hbir.module import Function, Module
+from passes.debugging.differences import FLOAT_TOLERANCE, differences
 
 __all__ = ["Feeds", "check_promise", "generated_inputs"]
 
 Feeds: TypeAlias = Sequence[Mapping[str, Array]]
 """Input sets: each names every input of a function."""
-
-# Float rewrites reorder sums: an error of 2^-24 for each of up to some thousand terms, on values of unit size.
-_FLOAT_TOLERANCE = 1e-4
 
 
 def generated_inputs(function: Function, seed: int = 0) -> dict[str, Array]:
@@ -56,19 +54,11 @@ def _check_run(name: str, promise: str, old: Function, expected: dict[str, Array
         if (value.dtype, value.shape) != (got.dtype, got.shape):
             change = f"output '{key}' from {value.dtype}{list(value.shape)} to {got.dtype}{list(got.shape)}"
             raise _broken(name, promise, old, change)
-        difference = 0.0 if promise == "NUMERIC" else _difference(value, got)
+        difference = 0.0 if promise == "NUMERIC" else float(differences(value, got).max(initial=0.0))
         floats = promise == "LAYOUT" and np.issubdtype(value.dtype, np.floating)
         finite = np.abs(value[np.isfinite(value)]) if floats else np.zeros(0)
-        if difference > (_FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0):
+        if difference > (FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0):
             raise _broken(name, promise, old, f"output '{key}' by {difference:g}")
-
-
-def _difference(a: Array, b: Array) -> float:
-    """The largest difference; infinite where one value is NaN or infinite and the other is something else."""
-    other = (a != b) & ~((a != a) & (b != b))
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(a[other].astype(np.float64) - b[other].astype(np.float64))
-    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
 
 
 def _broken(name: str, promise: str, function: Function, change: str) -> PassError:
