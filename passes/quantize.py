@@ -44,7 +44,9 @@ class Quantize(Pass):
     promise: ClassVar[Promise] = Promise.NUMERIC
 
     multiplier_bits: int = 15
+    """Width of multipliers for int8 results."""
     high_multiplier_bits: int = 31
+    """Width of multipliers for int16 and int32 results."""
 
     def __post_init__(self) -> None:
         for option in ("multiplier_bits", "high_multiplier_bits"):
@@ -112,9 +114,11 @@ class _Walk:
             )
         source = op.input
         twin = self.twins.get(source)
-        if twin is not None:
-            same = quantized_element(twin.type) == op.grid
-            self.twins[op.output] = twin if same else self.builder.rescale(twin, op.grid, op)
+        if twin is not None and quantized_element(twin.type) == op.grid:
+            self.twins[op.output] = twin
+            return
+        if twin is not None and self._per_tensor(source):
+            self.twins[op.output] = self.builder.rescale(twin, op.grid, op)
             return
         producer = source.owner
         if isinstance(producer, HbOperation) and has_integer_form(producer) and self._ready(producer):
@@ -131,22 +135,24 @@ class _Walk:
     def _ready(self, op: HbOperation) -> bool:
         """Whether every operand that takes part as an integer has a twin (a bias is frozen from its float constant)."""
         if isinstance(op, Conv2dOp | LinearOp):
-            needed = [
-                op.input,
-                op.weight,
-                *([op.residual] if isinstance(op, Conv2dOp) and op.residual is not None else []),
-            ]
+            residual = [op.residual] if isinstance(op, Conv2dOp) and op.residual is not None else []
             bias = op.bias is None or constant_of(op.bias, self.module.constants) is not None
             weight = (
                 constant_of(op.weight.owner.input, self.module.constants)
                 if isinstance(op.weight.owner, FakeQuantOp)
                 else None
             )
-            return bias and weight is not None and all(value in self.twins for value in needed)
-        return all(value in self.twins for value in op.operands)
+            values = all(self._per_tensor(value) for value in (op.input, *residual))
+            return bias and weight is not None and op.weight in self.twins and values
+        return all(self._per_tensor(value) for value in op.operands)
+
+    def _per_tensor(self, value: SSAValue) -> bool:
+        """Whether a value has a twin with one scale. Scales along an axis belong to weights: whatever else reads such a
+        constant computes with its floats."""
+        return value in self.twins and quantized_element(self.twins[value].type).per_axis is None
 
     def _compute(self, op: HbOperation) -> None:
-        if isinstance(op, ArgmaxOp) and op.input in self.twins:
+        if isinstance(op, ArgmaxOp) and self._per_tensor(op.input):
             made = ArgmaxOp.make(self.twins[op.input], **op.values)
             op.output.replace_all_uses_with(self._put(made, op))
             return

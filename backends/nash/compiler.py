@@ -18,7 +18,7 @@ from hbir.errors import BackendError
 from hbir.march import March
 from hbir.module import Argument, Module
 
-__all__ = ["CompileOptions", "compile_model"]
+__all__ = ["CompileOptions", "Stages", "compile_model"]
 
 _BUDGETS = (0.96, 0.9, 0.82, 0.72, 0.6, 0.45)
 _PIPELINES = {0: (1,), 1: (4,), 2: (1, 4, 8)}
@@ -40,6 +40,19 @@ class CompileOptions:
     l2m_bytes: int = 0
     debug: bool = True
     description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The three decisions on the road, as functions: how nodes are cut, in which order the work is done, and where it lies.
+
+    Whatever they decide within their rules, the model computes the same. The stock ones ask for few cycles;
+    `backends.nash.variation` has others, for tests of that sentence.
+    """
+
+    tile: Callable[[UnitGraph, March, TileOptions], TilePlan] = tile
+    schedule: Callable[..., Schedule] = schedule
+    allocate: Callable[..., Addresses] = allocate
 
 
 def _check(options: CompileOptions, march: March) -> None:
@@ -79,12 +92,12 @@ class _Candidate:
 _Plan = tuple[TilePlan, Schedule, Addresses]
 
 
-def _plans(graph: UnitGraph, march: March, options: CompileOptions, pipeline: int) -> Iterator[_Plan]:
+def _plans(graph: UnitGraph, march: March, options: CompileOptions, stages: Stages, pipeline: int) -> Iterator[_Plan]:
     """A plan with layers worked through depth first, if there is any to be had, and one without."""
     first: _Plan | None = None
     if options.opt > 0 and options.cores == 1:
         try:
-            first = _fitting(graph, march, options, pipeline, fuse=True)
+            first = _fitting(graph, march, options, stages, pipeline, fuse=True)
         except BackendError:
             # Without groups it may fit; if not, that refusal is the one to tell.
             first = None
@@ -93,21 +106,23 @@ def _plans(graph: UnitGraph, march: March, options: CompileOptions, pipeline: in
         if not first[0].groups:
             return
     try:
-        yield _fitting(graph, march, options, pipeline, fuse=False)
+        yield _fitting(graph, march, options, stages, pipeline, fuse=False)
     except BackendError:
         if first is None:
             raise
 
 
-def _fitting(graph: UnitGraph, march: March, options: CompileOptions, pipeline: int, *, fuse: bool) -> _Plan:
+def _fitting(
+    graph: UnitGraph, march: March, options: CompileOptions, stages: Stages, pipeline: int, *, fuse: bool
+) -> _Plan:
     """The plan of the largest budget that fits its memory: tiles, prefetch and residents share L1M with fragmentation."""
     refusal: BackendError | None = None
     for budget in _BUDGETS:
         wanted = TileOptions(budget, pipeline, l2m_bytes=options.l2m_bytes, cores=options.cores, fuse=fuse)
         try:
-            plan = tile(graph, march, wanted)
-            tasks = schedule(graph, plan, march, prefetch=options.opt > 0, transfer=_TRANSFER)
-            return plan, tasks, allocate(tasks, march, l2m_bytes=options.l2m_bytes)
+            plan = stages.tile(graph, march, wanted)
+            tasks = stages.schedule(graph, plan, march, prefetch=options.opt > 0, transfer=_TRANSFER)
+            return plan, tasks, stages.allocate(tasks, march, l2m_bytes=options.l2m_bytes)
         except BackendError as error:
             # A smaller budget leaves room for fragmentation, but asks more of the tiles: the first refusal is the honest one.
             refusal = refusal or error
@@ -119,9 +134,13 @@ def _silent(stage: str, done: float) -> None:
 
 
 def compile_model(
-    module: Module, march: March, options: CompileOptions, progress: Callable[[str, float], None] | None = None
+    module: Module,
+    march: March,
+    options: CompileOptions,
+    progress: Callable[[str, float], None] | None = None,
+    stages: Stages = Stages(),
 ) -> Model:
-    """The compiled model. Raises BackendError for options or layers that the march cannot serve."""
+    """The compiled model, planned by `stages`. Raises BackendError for options or layers that the march cannot serve."""
     _check(options, march)
     report = progress or _silent
     report("lower", 0.0)
@@ -132,15 +151,15 @@ def compile_model(
     trials = [(pipeline, cores) for cores in widths for pipeline in _PIPELINES[options.opt]]
     for number, (pipeline, cores) in enumerate(trials):
         report("tile and schedule", number / len(trials))
-        for found in _plans(graph, march, replace(options, cores=cores), pipeline):
+        for found in _plans(graph, march, replace(options, cores=cores), stages, pipeline):
             best = _better(best, _candidate(module, graph, found, march, options), options)
     if best is None:
         raise BackendError(52, "no plan was found", lever="report this network")
     for transfer in _TRANSFERS[options.opt]:
         plan = best.plan
-        tasks = schedule(graph, plan, march, transfer=transfer)
+        tasks = stages.schedule(graph, plan, march, prefetch=True, transfer=transfer)
         try:
-            addresses = allocate(tasks, march, l2m_bytes=options.l2m_bytes)
+            addresses = stages.allocate(tasks, march, l2m_bytes=options.l2m_bytes)
         except BackendError:
             # Other lives may fragment L1M more; there is a plan that fits already.
             continue

@@ -1,4 +1,4 @@
-"""Checks on modules: the same meaning before and after, and the same module after a trip through text and `tosa-opt`."""
+"""Checks on modules: the same meaning before and after, and the same module after a trip through text, bytecode, `tosa-opt`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hbir.dialects import all_dialects
 from hbir.dialects.base import Array
+from hbir.ir.bytecode import read_bytecode, write_bytecode
+from hbir.ir.files import used_blobs
 from hbir.ir.text import print_module
 from hbir.module import Function, Module
 from hbir.testing.values import filled
@@ -39,7 +42,9 @@ def assert_same_semantics(
     """Every function gives the same outputs: names, shapes, dtypes, and values.
 
     `feeds` are input sets for all functions (default: three of `example_feeds`). Integers compare with `==`; floats may
-    differ by `tolerance` times the largest finite value of the output (0: equal). NaN equals NaN. Raises AssertionError.
+    differ by `tolerance` times the largest finite value of the output (0: equal). NaN equals NaN. Raises AssertionError::
+
+        assert_same_semantics(module, Pipeline("fold-constants,dead-code").run(module))
     """
     for old, new in zip(before.functions, after.functions, strict=True):
         for feed in [example_feeds(old, seed) for seed in range(3)] if feeds is None else feeds:
@@ -59,11 +64,22 @@ def _assert_equal(name: str, wanted: Array, got: Array, tolerance: float) -> Non
 
 
 def assert_round_trips(module: Module) -> None:
-    """text -> parse -> the same text, and a module that verifies. Raises AssertionError."""
+    """A module that verifies, the same text when it is read and printed again, and the same bytecode. Raises AssertionError.
+
+    Both are done in memory; constants are compared by their hashes, and byte for byte on their way through bytecode.
+    """
     module.verify()
     text = str(module)
     again = Module.parse(text, module.constants)
     assert str(again) == text, "the text changes when it is read and printed again"
+    kept = {blob.digest.data: module.constants.bytes(blob) for blob in used_blobs(module.op)}
+    data = b"".join(write_bytecode(module.op, kept))
+    back, blobs = read_bytecode(memoryview(data), all_dialects())
+    assert print_module(back) == text, "the text changes when the module comes back from bytecode"
+    assert {name: bytes(blob) for name, blob in blobs.items()} == {name: bytes(blob) for name, blob in kept.items()}, (
+        "constants change when they come back from bytecode"
+    )
+    assert b"".join(write_bytecode(back, blobs)) == data, "the bytecode changes when it is read and written again"
 
 
 def tosa_opt() -> Path | None:

@@ -13,7 +13,7 @@ from hbir.dialects.base import HbOperation, shape_of
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.testing.graphs import Generator, Graph
-from hbir.testing.values import filled, quant_params, shapes
+from hbir.testing.values import filled
 
 __all__ = ["FLOAT_GENERATORS", "IDIOMS", "QAT_GENERATORS"]
 
@@ -98,9 +98,9 @@ def _matmul(g: Graph) -> SSAValue:
 def _other_operand(g: Graph, x: SSAValue, reach: float = 1.0) -> SSAValue:
     """A second operand that broadcasts: a constant or a value, of the same shape, per channel, or a scalar."""
     shape = shape_of(x.type)
-    kind = g.choose(("same", "scalar", "channel", "ones", "neutral"))
+    kind = g.choose(("same", "same", "scalar", "channel", "ones", "neutral"))
     if kind == "same":
-        return g.value(shape=shape)
+        return g.value(shape=shape, other_than=x)
     if kind == "neutral":
         return g.constant(np.full(shape[-1:], g.choose((0.0, 1.0, 2.0, 6.0)), np.float32), f32)
     wanted = {"scalar": (), "channel": shape[-1:], "ones": (1,) * len(shape)}[kind]
@@ -174,7 +174,7 @@ def _clip(g: Graph) -> SSAValue:
 
 
 def _cast(g: Graph) -> SSAValue:
-    x = g.input(g.draw(shapes(g.integer(0, 3))), g.choose((i8, i16, i32, i64)))
+    x = g.input(g.shape(g.integer(0, 3)), g.choose((i8, i16, i32, i64)))
     return g.add(f.CastOp.make(x, to="f32"))
 
 
@@ -194,7 +194,8 @@ def _reshape(g: Graph) -> SSAValue:
 
 
 def _transpose(g: Graph) -> SSAValue:
-    x = g.value(None)
+    # Of equal extents the type says nothing on the order.
+    x = g.value(shape=(g.integer(2, 3),) * g.integer(2, 4)) if not g.integer(0, 2) else g.value(None)
     order = list(range(len(shape_of(x.type))))
     for at in range(len(order) - 1):
         other = g.integer(at, len(order) - 1)
@@ -223,7 +224,7 @@ def _pad(g: Graph) -> SSAValue:
     x = g.value(None)
     shape = shape_of(x.type)
     before, after = ([g.integer(0, min(2, n - 1)) for n in shape] for _ in range(2))
-    mode, value = g.choose(("constant", "edge", "reflect")), g.choose((0.0, 1.0, -float("inf")))
+    mode, value = g.choose(("constant", "constant", "edge", "reflect")), g.choose((0.0, 1.0, -0.5, -float("inf")))
     return g.add(f.PadOp.make(x, before=before, after=after, mode=mode, value=value if mode == "constant" else 0.0))
 
 
@@ -247,19 +248,19 @@ def _resize_bilinear(g: Graph) -> SSAValue:
 
 def _constant(g: Graph) -> SSAValue:
     """A constant that something reads."""
-    value = g.floats(g.draw(shapes(2)))
+    value = g.floats(g.shape(2))
     return g.add(f.ReshapeOp.make(value, shape=(1, *shape_of(value.type))))
 
 
 def _fake_quant(g: Graph) -> SSAValue:
     if g.integer(0, 3):
-        return g.add(FakeQuantOp.make(g.value(None), grid=g.draw(quant_params())))
+        return g.add(FakeQuantOp.make(g.value(None), grid=g.grid()))
     # Scales per axis are for weights.
     x = g.value(g.choose((4, 2)))
     cout, columns = g.integer(1, 3), shape_of(x.type)[-1]
     grid = UniformQuantizedType.get(8, np.linspace(0.01, 0.05, cout).tolist(), axis=0, narrow=True)
     weight = g.add(FakeQuantOp.make(g.floats((cout, columns)), grid=grid))
-    x = g.add(FakeQuantOp.make(x, grid=g.draw(quant_params())))
+    x = g.add(FakeQuantOp.make(x, grid=g.grid()))
     return g.add(f.LinearOp.make(x, weight, None, min=None, max=None))
 
 
@@ -288,7 +289,9 @@ FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
     f.TransposeOp: _transpose,
     **{kind: _binary(kind) for kind in f.BINARY_OPS},
 }
+"""For each operation of the dialect hbir, what adds one to a graph."""
 QAT_GENERATORS: dict[type[HbOperation], Generator] = {FakeQuantOp: _fake_quant}
+"""The same for the dialect qat."""
 
 
 def _spelled_swish(g: Graph) -> SSAValue:

@@ -1,7 +1,8 @@
-"""A graph under construction by a hypothesis strategy: operands are picked from what is there, or become inputs."""
+"""A graph under construction: operands are picked from what is there, or become inputs. Hypothesis decides, or a seed."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,18 +18,18 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import name_location
 from hbir.module import Module
-from hbir.testing.values import filled, quant_params, shapes
+from hbir.testing.values import SCALES, chosen_grid, chosen_shape, filled
 
-__all__ = ["Generator", "Graph"]
+__all__ = ["Generator", "Graph", "Seeded", "SeededGraph"]
 
 T = TypeVar("T")
 
 
 @dataclass
 class Graph:
-    """The block that grows, and the `draw` that decides how."""
+    """The block that grows, and hypothesis' `draw`, which decides how."""
 
-    draw: st.DrawFn
+    draw: Callable[..., Any]
     store: ConstantStore = field(default_factory=ConstantStore)
     block: Block = field(default_factory=Block)
 
@@ -39,6 +40,14 @@ class Graph:
     def integer(self, low: int, high: int) -> int:
         """An integer between two bounds, both included."""
         return self.draw(st.integers(low, high))
+
+    def shape(self, rank: int) -> tuple[int, ...]:
+        """A shape of a rank: see `hbir.testing.values.chosen_shape`."""
+        return chosen_shape(self, rank)
+
+    def grid(self, bits: Sequence[int] = (8, 16), scales: Sequence[float] = SCALES) -> UniformQuantizedType:
+        """A per-tensor grid: see `hbir.testing.quant_params`."""
+        return chosen_grid(self, bits, scales=scales)
 
     def add(self, op: HbOperation) -> SSAValue:
         """Append an operation under a layer name of its own; its first result."""
@@ -67,10 +76,15 @@ class Graph:
         # Late values first: examples shrink to chains rather than to islands.
         return self.choose([*reversed(found), None]) if found else None
 
-    def value(self, rank: int | None = 4, shape: Sequence[int] | None = None) -> SSAValue:
-        """An f32 value of a rank or shape."""
+    def value(
+        self, rank: int | None = 4, shape: Sequence[int] | None = None, other_than: SSAValue | None = None
+    ) -> SSAValue:
+        """An f32 value of a rank or shape, and mostly another than one that is given."""
+        excluded = other_than if other_than is not None and self.integer(0, 4) else None
 
         def fits(value: SSAValue) -> bool:
+            if value is excluded:
+                return False
             extents = shape_of(value.type)
             ranked = rank is None or len(extents) == rank
             return tensor_type(value.type).element_type == f32 and (
@@ -81,7 +95,7 @@ class Graph:
         if found is not None:
             return found
         rank = self.integer(0, 4) if rank is None else rank
-        return self.input(self.draw(shapes(rank)) if shape is None else shape, f32)
+        return self.input(self.shape(rank) if shape is None else shape, f32)
 
     def quantized(
         self,
@@ -103,8 +117,8 @@ class Graph:
         if found is not None:
             return found
         rank = self.integer(1, 4) if rank is None else rank
-        grid = like or self.draw(quant_params(bits))
-        return self.input(self.draw(shapes(rank)) if shape is None else shape, grid)
+        grid = like or self.grid(bits)
+        return self.input(self.shape(rank) if shape is None else shape, grid)
 
     def finish(self) -> Module:
         """The module: what nobody reads is returned."""
@@ -129,6 +143,52 @@ class Graph:
             if isinstance(op, ConstantOp) and op.output.first_use is None:
                 _erase(op)
         return module
+
+
+class Seeded:
+    """Choices from a seed: many times faster than hypothesis, for runs of ten thousands of modules.
+
+    `made` are the choices so far, each as its distance from the first option. Given to another `Seeded` as `replay` they make
+    the same module again; shortened or lowered they make a smaller one (after the last, every choice is the first).
+    """
+
+    def __init__(self, seed: int, replay: Sequence[int] | None = None) -> None:
+        self._random, self._replay = random.Random(seed), replay
+        self.made: list[int] = []
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer between two bounds, both included."""
+        if self._replay is None:
+            found = self._random.randint(0, high - low)
+        else:
+            found = min(self._replay[len(self.made)], high - low) if len(self.made) < len(self._replay) else 0
+        self.made.append(found)
+        return low + found
+
+    def choose(self, options: Iterable[T]) -> T:
+        """One of a few options."""
+        listed = tuple(options)
+        return listed[self.integer(0, len(listed) - 1)]
+
+
+def _no_engine(strategy: st.SearchStrategy[Any], label: object = None) -> Any:
+    raise TypeError(f"{strategy} needs hypothesis to draw it; a seeded graph has choose and integer")
+
+
+class SeededGraph(Graph):
+    """A graph whose choices come from a `Seeded`."""
+
+    def __init__(self, choices: Seeded) -> None:
+        super().__init__(_no_engine)
+        self.choices = choices
+
+    def choose(self, options: Iterable[T]) -> T:
+        """One of a few options."""
+        return self.choices.choose(options)
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer between two bounds, both included."""
+        return self.choices.integer(low, high)
 
 
 def _erase(op: Operation) -> None:

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from hbir.dialects.base import HbOperation
+from hbir.dialects.hbir import ConstantOp
+from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.testing.float_graphs import FLOAT_GENERATORS, IDIOMS, QAT_GENERATORS
-from hbir.testing.graphs import Generator, Graph
-from hbir.testing.quantized_graphs import QUANTIZED_GENERATORS
+from hbir.testing.graphs import Generator, Graph, Seeded, SeededGraph
+from hbir.testing.quantized_graphs import QUANTIZED_GENERATORS, QUANTIZED_IDIOMS
 
-__all__ = ["GENERATORS", "modules", "operations"]
+__all__ = ["GENERATORS", "Generated", "generate", "modules", "operations"]
+
+_MORE = 9
+"""One in so many more: how often a module ends before it has all the operations that it may have."""
+
+_SHOWN = 64
+"""Elements of a constant that is small enough to be shown."""
 
 GENERATORS: dict[type[HbOperation], Generator] = {**FLOAT_GENERATORS, **QAT_GENERATORS, **QUANTIZED_GENERATORS}
 """Operation class -> what adds one to a graph. A test fails when a class of a dialect is missing here."""
@@ -20,26 +28,66 @@ GENERATORS: dict[type[HbOperation], Generator] = {**FLOAT_GENERATORS, **QAT_GENE
 _DIALECTS: dict[str, Sequence[Generator]] = {
     "hbir": (*FLOAT_GENERATORS.values(), *IDIOMS),
     "qat": tuple(QAT_GENERATORS.values()),
-    "quantized": tuple(QUANTIZED_GENERATORS.values()),
+    "quantized": (*QUANTIZED_GENERATORS.values(), *QUANTIZED_IDIOMS),
 }
+
+
+class Generated(Module):
+    """A module that shows itself as text, with its small constants, where hypothesis prints the failing example."""
+
+    def __repr__(self) -> str:
+        lines = [str(self)]
+        for op in (op for function in self for op in function.operations if isinstance(op, ConstantOp)):
+            array = op.array(self.constants)
+            if array.size <= _SHOWN:
+                lines.append(f"// {layer_name(op)}: {array.dtype} {array.tolist()}")
+        return "\n".join(lines)
+
+
+def _generated(graph: Graph) -> Generated:
+    module = graph.finish()
+    return Generated(module.op, module.constants)
 
 
 @st.composite
 def operations(draw: st.DrawFn, kind: type[HbOperation]) -> Module:
-    """Modules around one operation of a class, with whatever constants and inputs it takes."""
+    """Modules around one operation of a class, with whatever constants and inputs it takes::
+
+    @given(operations(hbir.dialects.quantized.SoftmaxOp))
+    def test_my_backend(module): ...
+    """
     graph = Graph(draw)
     GENERATORS[kind](graph)
-    return graph.finish()
+    return _generated(graph)
 
 
 @st.composite
 def modules(draw: st.DrawFn, dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> Module:
     """Modules of one function with up to `max_ops` generated operations (constants, and parts of idioms, not counted).
 
-    `dialects`: any of `hbir` (a float network, with the idioms of exporters), `qat`, `quantized`.
+    `dialects`: any of `hbir` (a float network, with the idioms of exporters), `qat`, `quantized`. They verify, and run without
+    an error on `example_feeds`. A failing one is printed as text, after it was cut down to few operations::
+
+        @given(modules(("quantized",), max_ops=4))
+        def test_my_pass(module):
+            assert_same_semantics(module, Pipeline([MyPass()]).run(module))
     """
-    graph = Graph(draw)
-    choices = [generator for name in dialects for generator in _DIALECTS[name]]
-    for _ in range(draw(st.integers(1, max_ops))):
-        draw(st.sampled_from(choices))(graph)
-    return graph.finish()
+    return _generated(_filled(Graph(draw), dialects, max_ops))
+
+
+def generate(choices: Seeded, dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> Module:
+    """One module of those that `modules` draws, decided by a seed: without shrinking, and many times faster."""
+    return _generated(_filled(SeededGraph(choices), dialects, max_ops))
+
+
+def _filled(graph: Graph, dialects: Sequence[str], max_ops: int) -> Graph:
+    unknown = [name for name in dialects if name not in _DIALECTS]
+    if unknown or not dialects:
+        raise ValueError(f"dialects are {list(dialects)}: choose from {list(_DIALECTS)}")
+    generators = [generator for name in dialects for generator in _DIALECTS[name]]
+    for _ in range(max_ops):
+        graph.choose(generators)(graph)
+        # Asked each time, rather than once for all: an operation in the middle can then be taken out while shrinking.
+        if not graph.integer(0, _MORE):
+            break
+    return graph

@@ -22,21 +22,27 @@ from hbir.numerics.lut import (
     reciprocal_table,
 )
 from hbir.testing.graphs import Generator, Graph
-from hbir.testing.values import filled, quant_params
+from hbir.testing.values import filled
 
-__all__ = ["QUANTIZED_GENERATORS"]
+__all__ = ["QUANTIZED_GENERATORS", "QUANTIZED_IDIOMS"]
 
 i8, i16, i48 = IntegerType(8), IntegerType(16), IntegerType(48)
+
+_FACTORS = (1.0, 100.0, 0.37, 1000.0, 2.0, 0.25, 0.015625)
+"""Steps of a result in those of its exact value: many a bit lost, exact ties (2: every odd sum is a half), saturation."""
 
 
 def _grid_near(g: Graph, scale: float, bits: tuple[int, ...] = (8, 16)) -> UniformQuantizedType:
     """A result grid whose steps are within a few orders of magnitude of `scale`."""
-    return g.draw(quant_params(bits, scales=[float(np.float32(scale * k)) for k in (1.0, 100.0, 0.37, 1000.0)]))
+    return g.grid(bits, scales=[float(np.float32(scale * k)) for k in _FACTORS])
 
 
 def _multiplier(ratio: Any, bits: int) -> tuple[Array, Array]:
-    m, s = numerics.quantize_multiplier(np.atleast_1d(np.asarray(ratio, np.float64)), bits)
-    return m.astype(np.int32), s.astype(np.int8)
+    """Multipliers as quantisation makes them; those of powers of two exact, which it never has, so that there are ties."""
+    ratios = np.atleast_1d(np.asarray(ratio, np.float64))
+    m, s = numerics.quantize_multiplier(ratios, bits)
+    exact = (np.frexp(ratios)[0] == 0.5) & (s < numerics.MAX_SHIFT)
+    return np.where(exact, 1 << (bits - 1), m).astype(np.int32), s.astype(np.int8)
 
 
 def _bits(grid: UniformQuantizedType) -> int:
@@ -152,13 +158,13 @@ def _clamp_op(g: Graph) -> SSAValue:
 def _rescale(g: Graph) -> SSAValue:
     x = g.quantized(None)
     scale = _element(x).scale
-    grid = _grid_near(g, scale) if g.integer(0, 1) else g.draw(quant_params((_element(x).bits,), scales=[scale]))
+    grid = _grid_near(g, scale) if g.integer(0, 1) else g.grid((_element(x).bits,), scales=[scale])
     m, s = _multiplier(scale / grid.scale, _bits(grid))
     return g.add(q.RescaleOp.make(x, multiplier=m, shift=s, grid=grid))
 
 
 def _quantize(g: Graph) -> SSAValue:
-    return g.add(q.QuantizeOp.make(g.value(None), grid=g.draw(quant_params())))
+    return g.add(q.QuantizeOp.make(g.value(None), grid=g.grid()))
 
 
 def _dequantize(g: Graph) -> SSAValue:
@@ -222,13 +228,13 @@ def _softmax(g: Graph) -> SSAValue:
 def _function(g: Graph) -> SSAValue:
     x = g.quantized(None, bits=(8,))
     name, parameters = g.choose((("sigmoid", None), ("tanh", None), ("hardswish", None), ("leaky_relu", (0.1,))))
-    return g.add(q.FunctionOp.make(x, function=name, parameters=parameters, grid=g.draw(quant_params((8,)))))
+    return g.add(q.FunctionOp.make(x, function=name, parameters=parameters, grid=g.grid((8,))))
 
 
 def _table(g: Graph) -> SSAValue:
     x = g.quantized(None, bits=(8,))
     entries = g.constant(filled((256,), np.int8, g.integer(0, 2**32 - 1)), i8)
-    return g.add(q.TableOp.make(x, entries, function=g.choose((None, "tanh")), grid=g.draw(quant_params((8,)))))
+    return g.add(q.TableOp.make(x, entries, function=g.choose((None, "tanh")), grid=g.grid((8,))))
 
 
 # A table of 65,536 exact results takes a while: two are enough for every example.
@@ -280,3 +286,19 @@ QUANTIZED_GENERATORS: dict[type[HbOperation], Generator] = {
     q.SubOp: _sum(q.SubOp),
     q.TableOp: _table,
 }
+"""For each operation of the dialect quantized, what adds one to a graph."""
+
+
+def _requantized(g: Graph) -> SSAValue:
+    """Two rescales in a row, as grids that were chosen apart leave them: most do not fold into one."""
+    x = g.quantized(None)
+    for _ in range(2):
+        scale = _element(x).scale
+        grid = _grid_near(g, scale)
+        m, s = _multiplier(scale / grid.scale, _bits(grid))
+        x = g.add(q.RescaleOp.make(x, multiplier=m, shift=s, grid=grid))
+    return x
+
+
+QUANTIZED_IDIOMS: tuple[Generator, ...] = (_requantized,)
+"""Several operations at once, in the forms that the passes on integers look for."""

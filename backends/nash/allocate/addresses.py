@@ -15,7 +15,7 @@ from backends.nash.schedule.tasks import Schedule
 from hbir.errors import BackendError
 from hbir.march import March
 
-__all__ = ["Addresses", "allocate", "lower_bound", "place"]
+__all__ = ["Addresses", "allocate", "first_fit", "lower_bound", "place"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Addresses:
         )
 
 
-def _first_fit(order: Sequence[int], sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+def first_fit(order: Sequence[int], sizes: Sequence[int], lives: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
     """Place buffers in `order`, each at the lowest address free during its life; addresses and the peak."""
     count = len(sizes)
     address = np.zeros(count, np.int64)
@@ -69,7 +69,7 @@ def place(sizes: Sequence[int], lives: Sequence[tuple[int, int]], capacity: int 
     ]
     best: tuple[list[int], int] | None = None
     for key in keys:
-        found = _first_fit(sorted(range(len(sizes)), key=key), sizes, lives)
+        found = first_fit(sorted(range(len(sizes)), key=key), sizes, lives)
         if best is None or found[1] < best[1]:
             best = found
         if capacity is not None and best[1] <= capacity:

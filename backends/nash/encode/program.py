@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backends.nash.allocate.addresses import Addresses
-from backends.nash.isa import BY_NAME, Event, Program, ProgramBuilder, View
+from backends.nash.isa import Event, Program, ProgramBuilder, View
 from backends.nash.isa.hazards import overlap
 from backends.nash.schedule.tasks import Region, Schedule, Task
 
@@ -67,10 +67,7 @@ def _view(region: Region, schedule: Schedule, addresses: Addresses) -> View:
 
 
 def _accesses(task: Task, views: dict[str, View]) -> list[tuple[View, bool]]:
-    if task.opcode == "HOST_CALL":
-        reads = int(task.params["inputs"])
-        return [(view, index >= reads) for index, view in enumerate(views.values())]
-    written = {operand.name for operand in BY_NAME[task.opcode].operands if operand.access == "w"}
+    written = task.written
     return [(view, role in written) for role, view in views.items()]
 
 

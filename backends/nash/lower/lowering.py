@@ -37,6 +37,8 @@ __all__ = ["lower", "supported_operations"]
 
 Constants = dict[str, npt.NDArray[Any]]
 
+_WINDOWS = ("CONV", "MAXPOOL", "AVGPOOL")
+
 
 @dataclass
 class _Lowering:
@@ -70,10 +72,13 @@ class _Lowering:
                 views[role] = value
                 continue
             array = self.array(value)
-            if array is not None:
-                held[role] = array
-            else:
+            if array is None:
                 views[role] = self._readable(value, op)
+            elif role == "x" and opcode in _WINDOWS:
+                # Padding follows the tile of what a window reads: a constant map is read as any other.
+                views[role] = self.dense_source(value, op)
+            else:
+                held[role] = array
         result = out or self.placement.view(op.results[0])
         name = "dst" if opcode in ("COPY", "FILL") else "out"
         self.nodes.append(
@@ -88,6 +93,15 @@ class _Lowering:
         copy = self.placement.new(value, "activation")
         self.nodes.append(Node("COPY", "TRANS", layer_name(op), {"src": view}, {"dst": copy}, {}, {}, op.name))
         return copy
+
+    def widened(self, value: SSAValue, zero_point: int, op: Operation) -> TensorView:
+        """An int8 value as int16, its zero point taken off."""
+        view = self.placement.new(value, "activation", dtype="i16")
+        params = {"multiplier": 1 << 14, "shift": 14, "zp_in": zero_point, "zp_out": 0, "low": -(1 << 15)}
+        params |= {"high": (1 << 15) - 1}
+        reads = {"x": self._readable(value, op)}
+        self.nodes.append(Node("RESCALE", "VAE", layer_name(op), reads, {"out": view}, params, {}, op.name))
+        return view
 
     def copy(self, op: Operation, source: TensorView, target: TensorView) -> None:
         """Add a copy."""
@@ -168,9 +182,23 @@ def _result(op: Any) -> dict[str, int | float]:
 
 
 def _matmul(low: _Lowering, op: q.MatmulOp) -> None:
-    a, b = op.zero_points
     macs = prod(shape_of(op.output.type)) * shape_of(op.lhs.type)[-1]
-    low.add("MATMUL", "TAE", op, {"a": op.lhs, "b": op.rhs}, None, {"zp_a": a, "zp_b": b} | _result(op), None, macs)
+    reads: dict[str, SSAValue | TensorView] = {"a": op.lhs, "b": op.rhs}
+    constants: Constants = {}
+    zero_points = dict(zip(reads, op.zero_points, strict=True))
+    narrow = {role for role, value in zip(reads, op.operands, strict=True) if dtype_of(value) == "i8"}
+    for role in narrow if len(narrow) == 1 else ():
+        # The engine takes matrices of one width.
+        value, zero_point = op.lhs if role == "a" else op.rhs, zero_points[role]
+        array = low.array(value)
+        zero_points[role] = 0
+        if array is None:
+            reads[role] = low.widened(value, zero_point, op)
+        else:
+            del reads[role]
+            constants[role] = array.astype(np.int16) - np.int16(zero_point)
+    params = {f"zp_{role}": zero_point for role, zero_point in zero_points.items()} | _result(op)
+    low.add("MATMUL", "TAE", op, reads, None, params, constants, macs)
 
 
 def _sum(low: _Lowering, op: q.AddOp | q.SubOp) -> None:
@@ -237,7 +265,11 @@ def _kept(low: _Lowering, op: Any) -> TensorView:
 
 
 def _reduce_sum(low: _Lowering, op: q.ReduceSumOp) -> None:
-    params = _result(op) | {"axes": _axes(op.values["axes"]), "zp_in": op.zero_points[0]}
+    params = _result(op) | {"zp_in": op.zero_points[0]}
+    if not op.values["axes"]:
+        low.add("RESCALE", "VAE", op, {"x": op.input}, None, params)
+        return
+    params |= {"axes": _axes(op.values["axes"])}
     low.add("REDUCE_SUM", "VAE", op, {"x": op.input}, _kept(low, op), params)
 
 
@@ -301,10 +333,18 @@ def _dequantize(low: _Lowering, op: q.DequantizeOp) -> None:
 
 
 def _argmax(low: _Lowering, op: f.ArgmaxOp) -> None:
-    low.add("ARGMAX", "SPU", op, {"x": op.input}, None, {"axis": op.values["axis"]})
+    axis, view = op.values["axis"], low.placement.view(op.output)
+    if op.values["keep"]:
+        # The unit's result does not have the axis.
+        shape, strides = (tuple(n for i, n in enumerate(of) if i != axis) for of in (view.shape, view.strides))
+        view = TensorView(view.storage, view.offset, shape, strides, view.dtype)
+    low.add("ARGMAX", "SPU", op, {"x": op.input}, view, {"axis": axis})
 
 
 def _reduce(low: _Lowering, op: f.ReduceOp) -> None:
+    if not op.values["axes"]:
+        low.copy(op, low.dense_source(op.input, op), low.placement.view(op.output))
+        return
     opcode = "REDUCE_MAX" if op.values["kind"] == "max" else "REDUCE_MIN"
     low.add(opcode, "VAE", op, {"x": op.input}, _kept(low, op), {"axes": _axes(op.values["axes"])})
 

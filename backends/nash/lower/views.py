@@ -49,10 +49,10 @@ class Placement:
     storages: list[Storage] = field(default_factory=list[Storage])
     views: dict[SSAValue, TensorView] = field(default_factory=dict[SSAValue, TensorView])
 
-    def new(self, value: SSAValue, kind: Any, name: str = "") -> TensorView:
-        """A dense storage for one value."""
+    def new(self, value: SSAValue, kind: Any, name: str = "", dtype: str = "") -> TensorView:
+        """A dense storage for one value, or for the same in another element type."""
         shape = tensor_type(value.type).get_shape()
-        view = TensorView.dense(len(self.storages), shape, dtype_of(value))
+        view = TensorView.dense(len(self.storages), shape, dtype or dtype_of(value))
         self.storages.append(Storage(view.size, kind, name, kind != "activation" or value in self.pinned))
         return view
 

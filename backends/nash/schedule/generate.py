@@ -311,16 +311,12 @@ class _NodeWriter:
         return operands
 
     def _aligned(self, role: str, region: Region, out: Part) -> Region:
-        """The part of a constant operand of an elementwise operation that a tile reads."""
-        axis = self.plan.axis
-        if axis is None or role not in ("a", "b"):
+        """The part of a constant operand that a tile reads; of tables and the like all."""
+        if role not in ("a", "b", "x", "residual"):
             return region
-        mine = axis - (len(out.extent) - len(region.shape))
-        if mine < 0 or region.shape[mine] == 1:
-            return region
-        shape = tuple(out.extent[axis] if i == mine else n for i, n in enumerate(region.shape))
-        offset = region.offset + out.begin[axis] * region.strides[mine]
-        return Region(region.buffer, offset, region.dtype, shape, region.strides)
+        whole = TensorView(0, region.offset, region.shape, region.strides, region.dtype)
+        view = input_part(self.node, role, whole, self.plan.axis, out)[0].of(whole)
+        return Region(region.buffer, view.offset, view.dtype, view.shape, view.strides)
 
     def _weights(self, at: float, place: _Place) -> dict[str, Region]:
         """One transfer brings packed weights, biases, multipliers and shifts of a chunk of output channels."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from backends.nash.isa.opcodes import BY_NAME
 from backends.nash.isa.records import DTYPES, dense_strides
 from hbir.errors import BackendError
 
@@ -51,6 +52,13 @@ class Task:
     operands: Mapping[str, Region]
     params: Mapping[str, int | float]
     node: int
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The roles of the operands that it writes; it reads all others."""
+        if self.opcode == "HOST_CALL":
+            return frozenset(list(self.operands)[int(self.params["inputs"]) :])
+        return frozenset(operand.name for operand in BY_NAME[self.opcode].operands if operand.access == "w")
 
 
 @dataclass(frozen=True)

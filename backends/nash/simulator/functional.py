@@ -74,7 +74,10 @@ def _host_functions(host: HostSegment | None) -> list[Prepared]:
             raise FileFormatError(
                 29, f"host constant {digest[:12]}… does not have its hash", lever="compile the model again"
             )
-        store.add(digest, data)
+        # Where an array begins decides which loop numpy takes, and with it the last bit of a float.
+        kept = _aligned(len(data))
+        kept[:] = np.frombuffer(data, np.uint8)
+        store.add(digest, kept.data)
     return [function.prepare() for function in Module.parse(host.text, store, source="host section")]
 
 

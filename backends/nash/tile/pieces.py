@@ -17,12 +17,13 @@ from backends.nash.tile.plan import Piece, Range
 from backends.nash.tile.regions import Part, window
 from hbir.march import March
 
-__all__ = ["Share", "pieces_of", "shares", "takes_whole_window"]
+__all__ = ["Share", "pieces_of", "shares", "takes_whole_window", "window_taps"]
 
 _ROWS, _COLUMNS = 1, 2
 
 
-def _taps(node: Node, march: March) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+def window_taps(node: Node, march: March) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    """Ranges of a convolution's rows and columns of taps that the march takes; one each when it takes the whole window."""
     p = node.params
     rows = tap_ranges(int(p["kernel_h"]), int(p["dilation_h"]), march)
     return rows, tap_ranges(int(p["kernel_w"]), int(p["dilation_w"]), march)
@@ -30,7 +31,7 @@ def _taps(node: Node, march: March) -> tuple[tuple[Range, ...], tuple[Range, ...
 
 def takes_whole_window(node: Node, march: March) -> bool:
     """Whether one instruction can have the whole window of a node, as it can of every node but some convolutions."""
-    return node.opcode != "CONV" or all(len(taps) == 1 for taps in _taps(node, march))
+    return node.opcode != "CONV" or all(len(taps) == 1 for taps in window_taps(node, march))
 
 
 def pieces_of(node: Node, march: March, depth: int = 1) -> tuple[Piece, ...]:
@@ -42,7 +43,7 @@ def pieces_of(node: Node, march: March, depth: int = 1) -> tuple[Piece, ...]:
         return ()
     channels = node.constants["weight"].shape[3]
     cut = ranges(channels, depth, march.tae_input_channels) if depth > 1 else ((0, channels),)
-    rows, columns = _taps(node, march)
+    rows, columns = window_taps(node, march)
     return tuple(Piece(c, y, x) for c in cut for y in rows for x in columns)
 
 

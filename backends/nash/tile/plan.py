@@ -8,6 +8,7 @@ from typing import Literal
 __all__ = ["Group", "NodePlan", "Piece", "Range", "TilePlan"]
 
 Range = tuple[int, int]
+"""First index, and the one behind the last."""
 
 
 @dataclass(frozen=True, slots=True)

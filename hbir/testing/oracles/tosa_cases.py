@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hbir.errors import SimulationError
-from hbir.testing.oracles import import_test_package
+from hbir.testing.oracles.packages import import_test_package
 
 __all__ = ["OPERATIONS", "PROFILES", "Case", "Operand", "cases", "generate", "groups"]
 
 PROFILES = frozenset({"tosa-pro-int", "tosa-ext-int16"})
+"""The profile and the extension of TOSA whose cases are made."""
 OPERATIONS = (
     "add",
     "argmax",
@@ -52,6 +53,7 @@ OPERATIONS = (
     "transpose",
     "transpose_conv2d",
 )
+"""The TOSA operations that this project's operations are made of."""
 SEED = "42"
 VERSION = "1.0"
 Array = npt.NDArray[Any]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbir.errors import SimulationError
-from hbir.testing.oracles import import_test_package
+from hbir.testing.oracles.packages import import_test_package
 
 __all__ = ["Graph", "Tensor"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,12 @@ from backends.nash.lower.views import reshaped
 from hbir.dialects import hbir as float_dialect
 from hbir.dialects import quantized as integer_dialect
 from hbir.dialects.base import HbOperation
+from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import BackendError
 from hbir.march import load_march
+from hbir.numerics import quantize_multiplier
+from hbir.testing import Seeded, example_feeds
+from hbir.testing.graphs import SeededGraph
 from passes import convert
 from tests.backends.nash.small_networks import HOST_NETWORKS, SMALL_NETWORKS, small_network, text_network
 from tests.compiled import assert_equal_outputs, compiled
@@ -225,3 +230,99 @@ def test_results_do_not_depend_on_the_order_of_runs() -> None:
     first = [function.feed(feed)["y"] for feed in feeds]
     second = [function.feed(feed)["y"] for feed in reversed(feeds)][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _run_both(build: Callable[[SeededGraph], object], l1m_bytes: int = MARCH.l1m_bytes) -> UnitGraph:
+    """Interpreter and binary of a small graph agree; how it was lowered."""
+    graph = SeededGraph(Seeded(0, []))
+    build(graph)
+    module, march = graph.finish(), replace(MARCH, l1m_bytes=l1m_bytes)
+    module.march = march.name
+    feeds = [example_feeds(module[0], seed) for seed in range(3)]
+    assert_equal_outputs(module, compiled(module, march, opt=1), feeds)
+    assert_equal_outputs(module, compiled(module, march, opt=1), feeds[:1], check=True)
+    return lower(module, march)
+
+
+I8, I16 = UniformQuantizedType.get(8, 0.05, 3), UniformQuantizedType.get(16, 0.001)
+MULTIPLIED = {"multiplier": np.array([20971], np.int32), "shift": np.array([20], np.int8)}
+
+
+def test_a_reduction_of_no_axes_is_a_rescale_or_a_copy() -> None:
+    clamp = {"low": -100, "high": 127, "grid": UniformQuantizedType.get(8, 0.1, -5)}
+    half = {"multiplier": np.array([16385], np.int32), "shift": np.array([15], np.int8)}
+
+    def build(g: SeededGraph) -> None:
+        x = g.input((2, 3), I8)
+        g.add(integer_dialect.ReduceSumOp.make(x, axes=[], keep=False, count=1, **half, **clamp))
+        g.add(float_dialect.ReduceOp.make(x, kind="max", axes=[], keep=True))
+
+    assert {node.opcode for node in _run_both(build).nodes} == {"RESCALE", "COPY"}
+
+
+def test_argmax_that_keeps_its_axis() -> None:
+    def build(g: SeededGraph) -> None:
+        x = g.input((3, 5, 2), I8)
+        for axis in range(3):
+            g.add(float_dialect.ArgmaxOp.make(x, axis=axis, keep=True))
+
+    assert [node.opcode for node in _run_both(build).nodes] == ["ARGMAX"] * 3
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize(("left", "right"), [(I8, I16), (I16, I8)])
+def test_matrices_of_two_widths_are_widened(
+    left: UniformQuantizedType, right: UniformQuantizedType, constant: bool
+) -> None:
+    def build(g: SeededGraph) -> None:
+        dtype = np.int8 if right.bits == 8 else np.int16
+        codes = np.arange(-10, 10, dtype=dtype).reshape(5, 4) * 6
+        b = g.constant(codes, right) if constant else g.input((5, 4), right)
+        grid = UniformQuantizedType.get(16, 0.0025)
+        limits = {"low": -32768, "high": 32767, "grid": grid}
+        g.add(integer_dialect.MatmulOp.make(g.input((3, 5), left), b, **MULTIPLIED, **limits))
+
+    graph = _run_both(build)
+    assert graph.nodes[-1].opcode == "MATMUL" and not graph.host_text
+
+
+def test_a_constant_matrix_is_whole_for_every_tile() -> None:
+    def build(g: SeededGraph) -> None:
+        codes = np.arange(-64, 64, dtype=np.int8).reshape(16, 8)
+        grid = UniformQuantizedType.get(8, 0.125)
+        limits = {"low": -128, "high": 127, "grid": grid}
+        g.add(integer_dialect.MatmulOp.make(g.input((64, 16), I8), g.constant(codes, I8), **MULTIPLIED, **limits))
+
+    assert _run_both(build, 2048).nodes[-1].opcode == "MATMUL"
+
+
+@pytest.mark.parametrize("l1m_bytes", [4 << 20, 2048])
+def test_constant_operands_are_cut_with_the_tiles(l1m_bytes: int) -> None:
+    """Whatever may be constant: the operand of a rescale, of a window, and what is added to a convolution."""
+    codes = np.arange(12 * 10 * 4, dtype=np.int16).astype(np.int8).reshape(1, 12, 10, 4)
+    limits = {"low": -128, "high": 127, "grid": UniformQuantizedType.get(8, 0.1)}
+    half = {"multiplier": np.array([16385], np.int32), "shift": np.array([15], np.int8)}
+    window: dict[str, object] = {"kernel": (3, 3), "stride": (1, 1), "pad": (1, 1, 1, 1)}
+
+    def build(g: SeededGraph) -> None:
+        same = g.input((1, 12, 10, 4), I8)
+        rescaled = g.add(integer_dialect.RescaleOp.make(g.constant(codes, I8), **half, grid=limits["grid"]))
+        largest = g.add(float_dialect.MaxPoolOp.make(g.constant(codes, I8), **window, ceil=False))
+        g.add(float_dialect.MaximumOp.make(same, largest))
+        g.add(float_dialect.ConcatOp.make([rescaled, rescaled], axis=1))
+        weight = g.constant(np.ones((4, 1, 1, 4), np.int8), UniformQuantizedType.get(8, 0.01, narrow=True))
+        # 0.05 * 0.01 and 0.05 over a common step of 2^-30, which goes to steps of 0.1.
+        products, residual, result = (
+            quantize_multiplier(ratio, 31) for ratio in (5e-4 * 2**30, 0.05 * 2**30, 2**-30 / 0.1)
+        )
+        added = {"residual_multiplier": residual, "output_multiplier": result, "multiplier": products}
+        scales = {name: np.array([m], np.int32) for name, (m, _) in added.items()}
+        scales |= {name.replace("multiplier", "shift"): np.array([s], np.int8) for name, (_, s) in added.items()}
+        geometry: dict[str, object] = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+        constant = g.constant(codes, I8)
+        convolved = integer_dialect.Conv2dOp.make(
+            same, weight, None, constant, **geometry, common_scale=2.0**-30, **scales, **limits
+        )
+        g.add(convolved)
+
+    _run_both(build, l1m_bytes)

@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from xdsl.dialects.builtin import f32
 
+from backends.nash.compiler import CompileOptions, compile_model
 from backends.nash.hbm import HostSegment, Model, Tensor, read, write
 from backends.nash.isa import DTYPES, Event, Memories, ProgramBuilder, View, assemble
 from backends.nash.simulator import bind
 from backends.nash.simulator.functional import eager_order
 from hbir import kernels
+from hbir.dialects.hbir import LinearOp, PowOp
+from hbir.dialects.quant import UniformQuantizedType
+from hbir.dialects.quantized import DequantizeOp
 from hbir.errors import FileFormatError, SimulationError
 from hbir.kernels.softmax import softmax
 from hbir.march import load_march
 from hbir.numerics.lut import SegmentedTable
+from hbir.testing import Seeded, example_feeds
+from hbir.testing.graphs import SeededGraph
 from tests.backends.nash.samples import POOL_TEXT, ConvLayer, pool_model, tiled_conv_model
 
 Array = npt.NDArray[Any]
@@ -363,3 +370,25 @@ def test_each_opcode_means_its_kernel(case: tuple[str, dict[str, Any], dict[str,
         y = bind(model, check=check).run({"x": x})["y"]
         assert y.dtype == expected.dtype
         assert np.array_equal(y, expected)
+
+
+def test_host_constants_may_lie_anywhere() -> None:
+    """Numpy's loops differ in the last bit between aligned and unaligned arrays: the host works on aligned ones."""
+    graph = SeededGraph(Seeded(0, []))
+    x = graph.input((360,), UniformQuantizedType.get(16, 2.0**-12))
+    floats = graph.add(DequantizeOp.make(x, grid=UniformQuantizedType.get(16, 2.0**-12)))
+    graph.add(PowOp.make(floats, graph.constant(np.full((1,), 2.0, np.float32), f32)))
+    weight = np.random.default_rng(3).standard_normal((7, 360)).astype(np.float32)
+    graph.add(LinearOp.make(floats, graph.constant(weight, f32), None, min=None, max=None))
+    module = graph.finish()
+    model = compile_model(module, load_march("nash-e"), CompileOptions(opt=0))
+    assert model.host is not None
+    feed = example_feeds(module[0], 3)
+    expected = module[0].feed(feed)
+    for shift in range(4):
+        constants = {
+            name: memoryview(bytes(shift) + bytes(data))[shift:] for name, data in model.host.constants.items()
+        }
+        found = bind(replace(model, host=replace(model.host, constants=constants))).run(feed)
+        for name, value in expected.items():
+            assert found[name].tobytes() == value.tobytes(), (shift, name)
