@@ -181,15 +181,27 @@ def _call(
     bind = op.binder(constants)
     if bind is None:
         buffers.alias(outputs, inputs)
-        return op.evaluator(constants)
+        return _in_order(op.evaluator(constants))
     type_ = op.results[0].type
     dtype = element_dtype(tensor_type(type_).element_type)
     return reusing(bind, buffers.take(outputs[0], shape_of(type_), dtype))
 
 
+def _in_order(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` with results whose elements lie in order: numpy takes another loop for others, and floats another last bit."""
+
+    def run(*operands: Array | None) -> Any:
+        results = call(*operands)
+        if isinstance(results, tuple):
+            return tuple(np.asarray(result, order="C") for result in cast(tuple[Array, ...], results))
+        return np.asarray(results, order="C")
+
+    return run
+
+
 def check_input(name: str, value: Any, type_: Any) -> Array:
     """`value` as an array of exactly the argument's dtype and shape. Raises IrError HB0222 otherwise: nothing is cast."""
-    array = np.asarray(value)
+    array = np.asarray(value, order="C")
     wanted = tensor_type(type_)
     dtype, shape = element_dtype(wanted.element_type), wanted.get_shape()
     if array.dtype != dtype or array.shape != shape:

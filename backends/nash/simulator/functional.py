@@ -91,7 +91,7 @@ def _host_step(d: Decoded, functions: Sequence[Prepared], arrays: Sequence[Array
 
     def run() -> None:
         # Copies: a result may share memory with an input, and a view of device memory must not escape.
-        for out, value in zip(outputs, function.run([np.array(x) for x in inputs]), strict=True):
+        for out, value in zip(outputs, function.run([np.array(x, order="C") for x in inputs]), strict=True):
             if out.shape != value.shape or out.dtype != value.dtype:
                 raise SimulationError(10, f"the host function gives {value.dtype}{value.shape}", where=where)
             out[...] = value
