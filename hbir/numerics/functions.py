@@ -218,7 +218,7 @@ def _power(x: Decimal, exponent: Decimal) -> Decimal:
 
 
 def _square_root(x: Decimal) -> Decimal:
-    return x.sqrt() if x > 0 else ZERO
+    return max(ZERO, x).sqrt()
 
 
 def _reciprocal(x: Decimal) -> Decimal:
@@ -248,7 +248,7 @@ def _gelu_tanh_float(x: Float64Array) -> Float64Array:
 
 
 def _elu_float(x: Float64Array, alpha: float) -> Float64Array:
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+    return np.where(x > 0, x, alpha * np.expm1(x))
 
 
 def _mish_float(x: Float64Array) -> Float64Array:
@@ -270,13 +270,13 @@ PLAIN: list[tuple[str, Callable[[Decimal], Decimal], Callable[[Float64Array], Fl
     ("gelu_tanh", _gelu_tanh, _gelu_tanh_float),
     ("hardswish", lambda x: x * _clip(x + THREE, ZERO, SIX) / SIX, lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0),
     ("identity", lambda x: x, lambda x: x),
-    ("log", lambda x: x.ln() if x > 0 else -INFINITY, np.log),
+    ("log", lambda x: max(ZERO, x).ln(), np.log),
     ("mish", _mish, _mish_float),
     ("neg", lambda x: -x, np.negative),
     ("reciprocal", _reciprocal, np.reciprocal),
     ("relu", lambda x: max(x, ZERO), lambda x: np.maximum(x, 0.0)),
     ("round", lambda x: x.to_integral_value(ROUND_HALF_EVEN), np.rint),
-    ("rsqrt", lambda x: ONE / x.sqrt() if x > 0 else INFINITY, lambda x: 1.0 / np.sqrt(x)),
+    ("rsqrt", lambda x: ONE / max(ZERO, x).sqrt(), lambda x: 1.0 / np.sqrt(x)),
     ("sigmoid", _sigmoid, _sigmoid_float),
     ("sign", lambda x: ZERO if x.is_zero() else ONE.copy_sign(x), np.sign),
     ("silu", lambda x: x * _sigmoid(x), lambda x: x * _sigmoid_float(x)),

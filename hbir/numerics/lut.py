@@ -15,6 +15,7 @@ import numpy.typing as npt
 from hbir.errors import IrError
 from hbir.numerics.functions import FUNCTIONS, Function, compose, function_named, product, table_context, total
 from hbir.numerics.rescale import quantize_multiplier, rescale
+from hbir.numerics.rounding import quantized_range
 
 __all__ = [
     "FUNCTIONS",
@@ -42,7 +43,6 @@ Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
 Parameters = Mapping[str, float] | Sequence[float] | None
 
-INTERPOLATED_ENTRIES = 513
 SEGMENT_ENTRIES = 64
 MAX_SEGMENTS = 64
 ALL_INT16: Int32Array = np.arange(-32768, 32768, dtype=np.int32)
@@ -62,7 +62,8 @@ class Quantization:
 
     def __post_init__(self) -> None:
         """Round the scale to float32; `IrError` HB0273 for a bad scale, HB0274 for other widths."""
-        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+        with np.errstate(over="ignore"):  # infinity is refused below
+            object.__setattr__(self, "scale", float(np.float32(self.scale)))
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise IrError(73, f"scale {self.scale} of a table is not a positive finite float32")
         if self.bits not in (8, 16):
@@ -71,12 +72,12 @@ class Quantization:
     @property
     def low(self) -> int:
         """Smallest storage value."""
-        return -(1 << (self.bits - 1))
+        return quantized_range(self.bits)[0]
 
     @property
     def high(self) -> int:
         """Largest storage value."""
-        return (1 << (self.bits - 1)) - 1
+        return quantized_range(self.bits)[1]
 
     @property
     def dtype(self) -> npt.DTypeLike:
@@ -189,8 +190,8 @@ class InterpolatedTable:
 
     def evaluate(self, x: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int8] | Int16Array:
         """The table at int16 inputs of any shape: `interpolate`, then the rescale to int8 or int16."""
-        low, high = -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
-        return rescale(self.interpolate(x), self.multiplier, self.shift, 0, self.zero_point, low, high)
+        limits = quantized_range(self.bits)
+        return rescale(self.interpolate(x), self.multiplier, self.shift, 0, self.zero_point, *limits)
 
 
 @dataclass(frozen=True)

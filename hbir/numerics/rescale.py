@@ -24,7 +24,9 @@ __all__ = [
 ]
 
 MIN_SHIFT = 2
+"""Smallest right shift of a rescale."""
 MAX_SHIFT = 62
+"""Largest right shift of a rescale."""
 
 
 def apply_scale(x: Any, m: Any, s: Any) -> Any:
@@ -90,7 +92,7 @@ def quantize_multiplier(
     if not (np.isfinite(values).all() and (values > 0).all()):
         raise PassError(
             31,
-            f"rescale factor {values.min() if values.size else values} is not a finite positive number",
+            f"rescale factor {values.min()} is not a finite positive number",
             why="a factor is a quotient of scales, and scales are finite and positive",
             lever="look at the scales of this layer: calibrate on data that is not all zero, free of NaN and infinity",
         )

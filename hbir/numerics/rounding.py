@@ -23,7 +23,7 @@ def _along(values: npt.ArrayLike, dtype: npt.DTypeLike, rank: int, axis: int | N
     if array.ndim == 0 or axis is None:
         return array
     shape = [1] * rank
-    shape[axis] = -1
+    shape[axis] = array.size
     return array.reshape(shape)
 
 

@@ -22,8 +22,11 @@ from hbir.errors import FileFormatError
 __all__ = ["HEADER_CAP", "MAGIC", "VERSION", "Section", "pack_sections", "unpack_sections"]
 
 MAGIC = b"\x89HBM\r\n\x1a\n"
+"""The first eight bytes of a file."""
 VERSION = 1
+"""Version of the format."""
 HEADER_CAP = 1 << 20
+"""Most bytes of a header."""
 
 _HEAD = struct.Struct("<8sIIIIQ")
 _RECORD = struct.Struct("<32sQQII32s8s")
@@ -82,7 +85,7 @@ def _check_head(data: memoryview) -> tuple[int, int]:
         )
     if size != len(data):
         raise _damaged(21, f"it has {len(data)} bytes, its header says {size}")
-    if not _HEAD.size <= length <= min(HEADER_CAP, len(data)) or length != _header_length(count) or zero:
+    if length > min(HEADER_CAP, len(data)) or length != _header_length(count) or zero:
         raise _damaged(23, f"a header of {length} bytes for {count} sections")
     end = _HEAD.size + count * _RECORD.size
     if hashlib.sha256(data[:end]).digest() != bytes(data[end : end + 32]) or any(data[end + 32 : length]):

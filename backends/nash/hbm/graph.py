@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, cast
 
@@ -14,9 +13,11 @@ from hbir.march import March, march_from_values, march_values
 
 __all__ = ["canonical_json", "graph_to_json", "parse_canonical", "parse_cells", "parse_graph"]
 
-_JSON_CAP = 256 << 20
+_JSON_CAP = 8 << 20
+"""Bytes of a description: JSON takes twenty times as much memory as its text."""
 _DDR_CAP = 1 << 36
 _IO_CAP = 512
+_LARGEST = 1e38
 
 
 def canonical_json(value: object) -> bytes:
@@ -63,14 +64,15 @@ def _natural(value: object, where: str) -> int:
 
 
 def _integer(value: object, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 1 << 31:
+    if not isinstance(value, int) or isinstance(value, bool) or not -(1 << 31) <= value < 1 << 31:
         _refuse(f"{where} is not an integer of 32 bits")
     return value
 
 
 def _number(value: object, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        _refuse(f"{where} is not a finite number")
+    # A large integer is no float, and asking whether it is finite fails.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
+        _refuse(f"{where} is not a number below 10^38")
     return float(value)
 
 
@@ -112,7 +114,7 @@ def _quantization(value: object, where: str) -> Quantization | None:
 
 def _view(value: object, where: str) -> View:
     f = _fields(value, where, dtype=_text, shape=_list_of(_natural, 6), address=_natural, strides=_list_of(_natural, 6))
-    if f["dtype"] not in DTYPES or len(f["shape"]) != len(f["strides"]) or min((1, *f["shape"])) < 1:
+    if f["dtype"] not in DTYPES or len(f["shape"]) != len(f["strides"]) or 0 in f["shape"]:
         _refuse(f"{where} is not a view")
     return View("DDR", f["dtype"], f["shape"], f["address"], f["strides"])
 

@@ -13,6 +13,7 @@ from hbir.march import March
 __all__ = ["Cell", "HostSegment", "Model", "Quantization", "Tensor", "verify_model"]
 
 Cell: TypeAlias = str | int | float | bool | None
+"""A value of a description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Extents of the view."""
         return self.view.shape
 
     @property
@@ -44,6 +46,7 @@ class Tensor:
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """Strides of the view, in bytes."""
         return self.view.strides
 
 

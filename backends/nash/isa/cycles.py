@@ -76,6 +76,7 @@ CYCLES: Mapping[str, Callable[[March, Operands, Params], int]] = MappingProxyTyp
         "HOST_CALL": lambda march, v, p: cost.host_cycles(march, sum(view.nbytes for view in v.values())),
     }
 )
+"""For each opcode, its cycles on a march, as a function of operands and parameters."""
 
 
 def instruction_cycles(march: March, opcode: str, operands: Operands, params: Params) -> int:

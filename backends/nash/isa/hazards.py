@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from backends.nash.isa.program import Program, accesses, queue_index
 from backends.nash.isa.records import View
-from backends.nash.isa.written import byte_box
+from backends.nash.isa.written import pieces, runs
+from hbir.errors import SimulationError
 
 __all__ = ["check_hazards", "overlap", "vector_clocks"]
 
 _CHUNK = 1 << 21
+
+_FEW = 1 << 10
+"""Pieces of a view that are kept; those of others are made anew each time."""
+
+_WORK = 1 << 22
+"""Pieces that may be compared in all, and a thousandth of it more for each instruction: real programs need far fewer."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,19 +52,16 @@ def vector_clocks(program: Program) -> Ints:
     return clocks
 
 
-@lru_cache(maxsize=1 << 14)
+_few_runs = lru_cache(maxsize=1 << 12)(runs)
+
+
 def _runs(view: View) -> tuple[Ints, int]:
-    """First byte of every dense run, ascending, and the length of a run."""
-    shape, strides = byte_box(view)
-    starts = np.array([view.address], np.int64)
-    for extent, stride in zip(shape[:-1], strides[:-1], strict=True):
-        starts = (starts[:, None] + np.arange(extent, dtype=np.int64) * stride).ravel()
-    return np.sort(starts), shape[-1]
+    return _few_runs(view) if pieces(view) <= _FEW else runs(view)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 13)
 def overlap(a: View, b: View) -> int | None:
-    """First byte that two views of one memory share, or None."""
+    """A byte that two views of one memory share, or None."""
     if a.address >= b.end or b.address >= a.end:
         return None
     starts_a, run_a = _runs(a)
@@ -134,6 +138,8 @@ def _candidates(table: _Accesses, clocks: Ints, before: Ints, queue: int) -> Ite
 def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] | None:
     """The first pair of conflicting accesses that nothing orders: two instructions, the memory, a byte. None when safe.
 
+    Raises SimulationError HB0701 for views in so many pieces that comparing them would take long.
+
     Bounding intervals sort out most pairs; the rest are compared byte for byte.
     """
     queues = queue_index(program.instructions)
@@ -143,13 +149,20 @@ def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] |
         member = queues == queue
         before[:, queue] = np.cumsum(member) - member
     found: list[tuple[int, int, str, int]] = []
+    work, compared = _WORK + len(program) * (_WORK >> 10), set[tuple[View, View]]()
     for memory, table in _by_memory(program, queues).items():
         for queue in np.unique(table.queue):
             for early, late in _candidates(table, clocks, before, int(queue)):
                 clash = (table.write[early] | table.write[late]) & (table.low[early] < table.high[late])
                 clash &= table.low[late] < table.high[early]
                 for a, b in zip(map(int, early[clash]), map(int, late[clash]), strict=True):
-                    byte = overlap(table.views[a], table.views[b])
+                    pair = (table.views[a], table.views[b])
+                    if pair not in compared:
+                        compared.add(pair)
+                        work -= pieces(pair[0]) + pieces(pair[1])
+                    if work < 0:
+                        raise SimulationError(1, f"its views lie in too many pieces of {memory} to be compared")
+                    byte = overlap(*pair)
                     if byte is not None:
                         found.append((int(table.instruction[a]), int(table.instruction[b]), memory, byte))
                         break

@@ -240,6 +240,9 @@ OPCODES: tuple[Opcode, ...] = (
         rules.host_call,
     ),
 )  # fmt: skip
+"""The instruction set."""
 
 BY_NUMBER = MappingProxyType({opcode.number: opcode for opcode in OPCODES})
+"""The opcodes by their numbers."""
 BY_NAME = MappingProxyType({opcode.name: opcode for opcode in OPCODES})
+"""The opcodes by their names."""

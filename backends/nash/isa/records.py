@@ -39,13 +39,18 @@ __all__ = [
 ]
 
 Records: TypeAlias = npt.NDArray[np.void]
+"""An array of records."""
 
 SPACES: tuple[str, ...] = ("DDR", "L2M", "L1M")
+"""The memories, the largest first."""
 DDR, L2M, L1M = SPACES
+"""The memories: shared by all, shared by the cores, and private to one core."""
 
 UNITS = ("LOAD", "STORE", "TAE", "VAE", "AAE", "TRANS", "VPU", "SPU", "HOST")
+"""The units of a core, in the order of their queues."""
 
 DTYPE_NAMES: tuple[str, ...] = ("i8", "i16", "i32", "i64", "u8", "u16", "f16", "f32", "f64", "b8")
+"""The element types, in the order of their numbers."""
 DTYPES: dict[str, np.dtype[Any]] = dict(
     zip(
         DTYPE_NAMES,
@@ -53,9 +58,12 @@ DTYPES: dict[str, np.dtype[Any]] = dict(
         strict=True,
     )
 )
+"""The element types by name, as numpy has them."""
 
 ABSENT = 0xFFFFFFFF
+"""The index of a view that stands for no operand."""
 MAX_WAITS, MAX_OPERANDS, MAX_PARAMS, MAX_RANK = 8, 8, 24, 6
+"""What an instruction has room for, and the most axes of a view."""
 
 INSTRUCTION = np.dtype(
     [
@@ -69,6 +77,7 @@ INSTRUCTION = np.dtype(
         ("params", "<i4", (MAX_PARAMS,)),
     ]
 )
+"""The record of an instruction."""
 VIEW = np.dtype(
     [
         ("space", "u1"),
@@ -81,6 +90,7 @@ VIEW = np.dtype(
         ("stride", "<i4", (MAX_RANK,)),
     ]
 )
+"""The record of a view."""
 
 
 def queue_of(core: int, unit: str) -> int:
@@ -133,10 +143,12 @@ class View:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of an element."""
         return DTYPES[self.dtype].itemsize
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -151,6 +163,7 @@ class View:
 
     @property
     def bits(self) -> int:
+        """Bits of an element."""
         return 8 * self.itemsize
 
     def pack(self) -> tuple[Any, ...]:

@@ -31,12 +31,20 @@ from backends.nash.isa.records import (
     queue_name,
 )
 from backends.nash.isa.rules import RuleError
-from backends.nash.isa.written import WrittenBytes
+from backends.nash.isa.written import WrittenBytes, pieces
 from hbir.errors import FileFormatError, SimulationError
 
 __all__ = ["Memories", "check_records", "check_views", "verify_program"]
 
 _ADDRESS_CAP = 1 << 40
+
+# A few bytes of a file can name views of any number of pieces. These bounds keep the proof from taking long; no program of
+# ours comes near them.
+_PIECES = 1 << 20
+"""Dense runs of bytes that one view is made of."""
+
+_WORK = 1 << 22
+"""Those of all operands, inputs and outputs of a program, and a thousandth of it more for each instruction."""
 
 _DENSE_UNITS = ("TAE", "VAE", "AAE", "VPU", "SPU")
 """Units whose operands lie densely along their last axis; DMA and TRANS take any strides."""
@@ -56,6 +64,7 @@ class Memories:
     constants: int = 0
 
     def size_of(self, space: str) -> int:
+        """Bytes of a memory."""
         return {"DDR": self.ddr, "L2M": self.l2m, "L1M": self.l1m}[space]
 
 
@@ -131,8 +140,7 @@ def _check_view_records(program: Program, cores: int) -> None:
         "padding that is not zero": (v["pad"] != 0) | (((shape != 0) | (stride != 0)) & beyond).any(1),
         "an axis without extent": ((shape < 1) & ~beyond).any(1),
         "a negative stride": (stride < 0).any(1),
-        "an extent beyond every memory": (shape * np.maximum(stride, 1) > _ADDRESS_CAP).any(1)
-        | (v["address"] > _ADDRESS_CAP),
+        "an extent beyond every memory": (shape * stride > _ADDRESS_CAP).any(1) | (v["address"] > _ADDRESS_CAP),
     }
     for what, bad in checks.items():
         if bad.any():
@@ -162,6 +170,8 @@ def _check_view(view: View, memories: Memories) -> str:
     # Repeats cost no memory: a bound of their own keeps a hostile file from asking for endless work.
     if view.elements > 1 << 31:
         return f"repeats its elements {view.elements} times"
+    if pieces(view) > _PIECES:
+        return f"lies in {pieces(view)} pieces"
     return ""
 
 
@@ -172,6 +182,17 @@ def check_views(program: Program, memories: Memories) -> None:
             used = np.flatnonzero((program.instructions["operands"] == number).any(1))
             where = _where(program, int(used[0])) if used.size else ""
             raise SimulationError(1, f"view {number} {problem}", where=where, why=str(view))
+
+
+def _check_work(program: Program, interface: Sequence[View]) -> None:
+    left = _WORK + len(program) * (_WORK >> 10) - sum(map(pieces, interface))
+    if left < 0:
+        raise SimulationError(1, "inputs and outputs lie in too many pieces")
+    for d in program.decoded:
+        left -= sum(pieces(view) for view in d.operands.values())
+        if left < 0:
+            what = "operands up to here lie in too many pieces for a program of its length"
+            raise SimulationError(1, what, where=_where(program, d.index))
 
 
 def _check_operands(program: Program) -> None:
@@ -226,8 +247,7 @@ def _check_in_place(program: Program) -> None:
 
 def _check_waits(program: Program, cores: int) -> None:
     i, queue = program.instructions, queue_index(program.instructions)
-    used = np.arange(MAX_WAITS) < i["wait_count"][:, None]
-    bad = (used & (i["wait_queue"] >= cores * len(UNITS))).any(1)
+    bad = (i["wait_queue"] >= cores * len(UNITS)).any(1)  # unused ones are zero
     if bad.any():
         raise SimulationError(3, "waits for a queue that does not exist", where=_where(program, int(np.argmax(bad))))
     done = np.zeros(cores * len(UNITS), np.int64)
@@ -296,6 +316,7 @@ def verify_program(program: Program, memories: Memories, inputs: Sequence[View],
     check_records(program, memories.cores)
     check_views(program, memories)
     _check_interface(memories, inputs, outputs)
+    _check_work(program, (*inputs, *outputs))
     _check_operands(program)
     _check_in_place(program)
     _check_waits(program, memories.cores)

@@ -22,6 +22,7 @@ from hbir.numerics.lut import (
     InterpolatedTable,
     Quantization,
     SegmentedTable,
+    _entry_scale,  # pyright: ignore[reportPrivateUsage]
     best_int16_table,
     compose,
     exp_table_int8,
@@ -288,31 +289,141 @@ def test_interpolated_table_is_tosa_table_arithmetic() -> None:
         expected = int(entries[i]) * 128 + (int(entries[i + 1]) - int(entries[i])) * r
         assert table.interpolate(np.array([x], np.int16))[0] == expected
         assert table.evaluate(np.array([x], np.int16))[0] == (expected + 64) >> 7
+    assert table.evaluate(np.zeros(1, np.int16)).dtype == np.int16
+
+
+def digest_of(*tables: InterpolatedTable | SegmentedTable) -> str:
+    """First digits of the sha256 of everything a table holds."""
+    digest = hashlib.sha256()
+    for table in tables:
+        if isinstance(table, InterpolatedTable):
+            digest.update(f"{table.multiplier} {table.shift} {table.zero_point} {table.bits}".encode())
+        else:
+            digest.update(table.starts.tobytes() + table.shifts.tobytes())
+        digest.update(table.entries.tobytes())
+    return digest.hexdigest()[:12]
 
 
 @pytest.mark.parametrize(
-    ("name", "s_x", "s_y", "interpolated", "segmented"),
+    ("name", "s_x", "s_y", "interpolated", "segmented", "digest"),
     [
-        ("sigmoid", 8 / 32768, 1 / 32767, 1, 1),
-        ("tanh", 4 / 32768, 1 / 32767, 2, 1),
-        ("gelu", 8 / 32768, 8 / 32767, 1, 1),
-        ("reciprocal", 8 / 32768, 8 / 32767, 65535, 1),
-        ("rsqrt", 8 / 32768, 8 / 32767, 6000, 1),
-        ("log", 8 / 32768, 3 / 32767, 700, 1),
-        ("sin", 7 / 32768, 1 / 32767, 4, 1),
-        ("identity", 1 / 32768, 1 / 32768, 0, 1),
+        ("sigmoid", 8 / 32768, 1 / 32767, 1, 1, "c43368f619c5"),
+        ("tanh", 4 / 32768, 1 / 32767, 2, 1, "7a360ff78084"),
+        ("gelu", 8 / 32768, 8 / 32767, 1, 1, "4c388c1d4f26"),
+        ("reciprocal", 8 / 32768, 8 / 32767, 65535, 1, "bd71bf945a63"),
+        ("rsqrt", 8 / 32768, 8 / 32767, 6000, 1, "159588d260ee"),
+        ("log", 8 / 32768, 3 / 32767, 700, 1, "e68f785e5408"),
+        ("sin", 7 / 32768, 1 / 32767, 4, 1, "72bc8c62912c"),
+        ("identity", 1 / 32768, 1 / 32768, 0, 1, "74c1efe5d68c"),
     ],
 )
 def test_worst_errors_stay_as_small_as_measured(
-    name: str, s_x: float, s_y: float, interpolated: int, segmented: int
+    name: str, s_x: float, s_y: float, interpolated: int, segmented: int, digest: str
 ) -> None:
     ideal = ideal_int16(name, Quantization(s_x), Quantization(s_y))
     first, second = int16_interpolated_table(name, s_x, 0, s_y, 0), int16_segmented_table(name, s_x, 0, s_y, 0)
     assert worst_error(first, ideal) <= interpolated
     assert worst_error(second, ideal) <= segmented
+    # The same bytes on every machine and in every version; a change here changes every compiled model.
+    assert digest_of(first, second) == digest
     best, error = best_int16_table(name, s_x, 0, s_y, 0)
     assert error == min(worst_error(first, ideal), worst_error(second, ideal)) == worst_error(best, ideal)
     assert isinstance(best, InterpolatedTable if worst_error(first, ideal) == error else SegmentedTable)
+
+
+def test_tables_with_zero_points_parameters_and_either_width() -> None:
+    for bits, zp_y, s_y, digest in ((8, -100, 0.02, "31c6ccca253c"), (16, 1234, 1e-4, "837da207e349")):
+        table = int16_interpolated_table("swish", 1e-4, -500, s_y, zp_y, [1.5], out_bits=bits)
+        same = int16_interpolated_table(FUNCTIONS["swish"], 1e-4, -500, s_y, zp_y, {"beta": 1.5}, out_bits=bits)
+        assert (table.zero_point, table.bits) == (zp_y, bits)
+        assert digest_of(table) == digest_of(same) == digest
+        ideal = ideal_int16("swish", Quantization(1e-4, -500), Quantization(s_y, zp_y, bits), [1.5])
+        assert worst_error(table, ideal) <= 1
+        assert table.evaluate(ALL_INT16).dtype == (np.int8 if bits == 8 else np.int16)
+    curve = ("swish", 1e-4, -500, 1e-4, 1234, {"beta": 1.5})
+    segments, (best, error) = int16_segmented_table(*curve), best_int16_table(*curve)
+    assert digest_of(segments, best) == "7d72f3484301"
+    assert error == worst_error(best, ideal) <= worst_error(segments, ideal) <= 1
+
+
+@pytest.mark.parametrize(
+    ("gain", "bound", "digest"),
+    [(3.9, 3, "bc3edeb54d21"), (4.4, 4, "bcff88b4bf3a"), (5.8, 7, "1dcd4bf6c651"), (200.0, 7956, "4599e2d4cf58")],
+)
+def test_segments_of_curves_that_need_more_get_the_smallest_bound(gain: float, bound: int, digest: str) -> None:
+    """Periods of sin(gain * x) over [-8, 8]. The bounds were found by trying one after the other."""
+    curve = compose(FUNCTIONS["affine"].bind(gain, 0.0), FUNCTIONS["sin"])
+    table = int16_segmented_table(curve, 8 / 32768, 0, 1 / 32767, 0)
+    assert worst_error(table, ideal_int16(curve, Quantization(8 / 32768), Quantization(1 / 32767))) == bound
+    assert digest_of(table) == digest
+
+
+def test_ranges_of_tables() -> None:
+    wide, narrow = Quantization(0.1), Quantization(0.1, 3, 8)
+    assert (wide.zero_point, wide.bits, wide.low, wide.high, wide.dtype) == (0, 16, -32768, 32767, np.int16)
+    assert (narrow.zero_point, narrow.bits, narrow.low, narrow.high, narrow.dtype) == (3, 8, -128, 127, np.int8)
+    assert wide.scale == float(np.float32(0.1))
+    assert Quantization(2.0**-149).scale > 0
+    for scale in (0.0, -1.0, math.inf, math.nan, 1e39):
+        with pytest.raises(IrError) as caught:
+            Quantization(scale)
+        assert caught.value.code == "HB0273"
+    for bits in (7, 9, 15, 17):
+        with pytest.raises(IrError) as caught:
+            Quantization(1.0, 0, bits)
+        assert caught.value.code == "HB0274"
+
+
+@pytest.mark.parametrize(("s_x", "s_y"), [(1 / 1024, 2 / 1024), (3.0, 6.0), (1 / 1024, 64.0)])
+def test_errors_of_float64_up_to_the_doubt_change_nothing(s_x: float, s_y: float) -> None:
+    class Wrong(Function):
+        """Off by almost the error that is allowed for, up and down in turn."""
+
+        def evaluate(self, x: Any, *values: float) -> Any:
+            value = super().evaluate(x)
+            off = 0.99e-8 * (s_y + np.abs(x) + np.abs(value))
+            return value + np.where(np.arange(x.size) // 2 % 2, off, -off)
+
+    identity = FUNCTIONS["identity"]
+    wrong = Wrong("identity", identity.exact_rule, identity.float_rule)
+    expected = judged(JUDGES["identity"], range(-32768, 32768, 61), s_x, 0, s_y, 0, 16)
+    assert ideal_int16(wrong, Quantization(s_x), Quantization(s_y))[::61].tolist() == expected
+
+
+@pytest.mark.parametrize(("zp_y", "bits"), [(0, 16), (-32768, 16), (32767, 16), (-128, 8), (127, 8)])
+def test_ideal_at_the_ends_of_the_output(zp_y: int, bits: int) -> None:
+    """A slope of 4: three quarters of the inputs saturate, and ties lie beside the ends."""
+    source, target = Quantization(4 / 1024), Quantization(1 / 1024 if bits == 16 else 1.0, zp_y, bits)
+    inputs = range(-32768, 32768, 31)
+    for name in ("identity", "exp", "log"):
+        expected = judged(JUDGES[name], inputs, source.scale, 0, target.scale, zp_y, bits)
+        assert ideal_int16(name, source, target)[::31].tolist() == expected
+
+
+def test_fits_tosa_is_about_steps_between_neighbours() -> None:
+    for step, fits in ((32767, True), (32768, False), (-32768, True), (-32769, False)):
+        entries = np.zeros(513, np.int16)
+        begin = -16384 if step > 0 else 16384
+        entries[200:300], entries[300:400] = begin, begin + step
+        assert InterpolatedTable(entries, 1, 2).fits_tosa is fits
+
+
+def test_segments_take_any_shape_and_their_own_inputs() -> None:
+    rng = np.random.default_rng(3)
+    starts = np.array([-32768, -32000, -100, 5, 4037], np.int16)
+    table = SegmentedTable(
+        starts, np.array([5, 11, 1, 6, 9], np.uint8), rng.integers(-32768, 32768, (5, 64)).astype(np.int16)
+    )
+    x = np.concatenate([starts + d for d in (0, 1, 2, 33, 63, 64)] + [starts[1:] - 1, [32767]]).astype(np.int16)
+    for value, got in zip(x.tolist(), table.evaluate(x.reshape(1, -1))[0].tolist(), strict=True):
+        n = max(i for i, start in enumerate(starts.tolist()) if start <= value)
+        shift, e = int(table.shifts[n]), table.entries[n].tolist()
+        d = value - int(starts[n])
+        k, r = min(d >> shift, 63), d & ((1 << shift) - 1)
+        if d >> shift > 63:
+            continue  # beyond its 64th entry: no table has such an input
+        following = e[min(k + 1, 63)]
+        assert got == (((e[k] << shift) + (following - e[k]) * r + ((1 << shift) >> 1)) >> shift), (value, n)
 
 
 def test_worst_error_is_the_maximum_over_all_inputs() -> None:
@@ -327,12 +438,53 @@ def test_worst_error_is_the_maximum_over_all_inputs() -> None:
     assert worst_error(broken, ideal) > 1000
 
 
-def test_entries_become_finer_when_the_output_range_is_small() -> None:
-    """sin(x) / 50 uses 650 of the 32,767 output steps; the entries use all 16 bits and the rescale brings them back."""
-    small = compose(FUNCTIONS["sin"], FUNCTIONS["affine"].bind(0.02, 0.0))
-    table = int16_interpolated_table(small, 7 / 32768, 0, 1 / 32767, 0)
-    assert int(np.abs(table.entries.astype(np.int32)).max()) > 30000 or table.multiplier == 1 << 30
-    assert worst_error(table, ideal_int16(small, Quantization(7 / 32768), Quantization(1 / 32767))) <= 1
+@pytest.mark.parametrize(
+    ("name", "gain", "zp_y", "bits", "digest"),
+    [
+        ("sin", 0.02, 0, 16, "d741a9db6e86"),
+        ("tanh", 0.1, -700, 16, "a323d01c2e1f"),
+        ("sigmoid", 100.0, 3, 8, "3c17bfa2f745"),
+        ("reciprocal", 0.001, 0, 16, "9859607097aa"),
+    ],
+)
+def test_entries_are_finer_where_that_is_better(name: str, gain: float, zp_y: int, bits: int, digest: str) -> None:
+    """Entries in output steps are good enough for most; a curve that is steep in a small range gets finer ones."""
+    small = compose(FUNCTIONS[name], FUNCTIONS["affine"].bind(gain, 0.0))
+    s_y = 1 / 32767 if bits == 16 else 1.0
+    table = int16_interpolated_table(small, 7 / 32768, 0, s_y, zp_y, out_bits=bits)
+    assert (table.multiplier != 1 << 30) == (name == "reciprocal")
+    assert (int(np.abs(table.entries.astype(np.int32)).max()) > 32700) == (name == "reciprocal")
+    ideal = ideal_int16(small, Quantization(7 / 32768), Quantization(s_y, zp_y, bits))
+    assert worst_error(table, ideal) <= (1 if name != "reciprocal" else 65535)
+    assert digest_of(table) == digest
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.sampled_from([-math.inf, -9e4, -4e4, -33000.0, -50.0, 0.0, 1.5, 32767.0, 32768.0, 7e4, 2e5, math.inf]),
+        min_size=5,
+        max_size=5,
+    ),
+    st.sampled_from([(0, 1.0), (-32768, 1.0), (100, 2.0**-10), (32767, 4.0)]),
+)
+def test_the_scale_of_entries_is_the_finest_that_holds_what_the_output_sees(
+    values: list[float], output: tuple[int, float]
+) -> None:
+    zero, step = output
+    f = Function("steps", lambda x: Decimal(values[int(x) + 2]) * Decimal(step), lambda x: x)
+    got = _entry_scale(f, Quantization(0.5, 3), Quantization(step, zero), range(-1, 8, 2))
+    low, high = (-32768 - zero) * step, (32767 - zero) * step
+    reach = [value * step for value in values]
+    seen = [
+        abs(value)
+        for i, value in enumerate(reach)
+        if math.isfinite(value) and any(low <= near <= high for near in reach[max(i - 1, 0) : i + 2])
+    ]
+    largest = min(max(seen, default=high), 4 * max(-low, high))
+    finest = np.nextafter(np.float32(largest / 32767), np.float32(np.inf))
+    assert got == max(float(finest), step * 2.0**-20)
+    assert all(value / got <= 32767 for value in seen if value <= largest)
 
 
 def test_tosa_leaves_a_table_with_a_pole_open() -> None:
@@ -371,6 +523,7 @@ def test_softmax_and_norm_tables() -> None:
         wide = [int(_nint(mpmath.exp(2 * step * min(128 * i - 32768, 0)) * 32767)) for i in range(513)]
         assert exp_table_int16(8 / 32768).tolist() == wide
     assert reciprocal_table().tolist() == [round(32767 * 512 / (512 + i)) for i in range(513)]
+    assert rsqrt_table().shape == (513,)
     for i, entry in enumerate(rsqrt_table().tolist()):
         # entry = rint(a) with a^2 = 32767^2 * 128 / i, decided without a square root
         assert (

@@ -93,3 +93,54 @@ def test_storage_dtype() -> None:
     assert [storage_dtype(*r).name for r in ((-128, 127), (0, 255), (-32768, 0), (-32769, 0), (0, 2**31))] == [
         "int8", "int16", "int16", "int32", "int64",
     ]  # fmt: skip
+
+
+def test_rescale_of_int8_is_the_default() -> None:
+    got = rescale(np.array([-10000, -5, 0, 1, 2, 6, 10000]), 1, 2)
+    assert got.dtype == np.int8
+    assert got.tolist() == [-128, -1, 0, 0, 1, 2, 127]
+    assert rescale([2], 1, 2, dtype=np.int32).dtype == np.int32
+    assert rescale([7], 1, 2, 1, 3, -(2**15), 2**15 - 1).tolist() == [5]
+
+
+def test_storage_dtype_of_64_bits_is_the_widest() -> None:
+    assert storage_dtype(-(2**63), 2**63 - 1) == np.int64
+    assert storage_dtype(-129, 0) == storage_dtype(0, 128) == np.int16
+    for low, high in ((-(2**63) - 1, 0), (0, 2**63)):
+        with pytest.raises(OverflowError, match="wider than 64 bits"):
+            storage_dtype(low, high)
+
+
+@pytest.mark.parametrize("bits", [15, 31])
+def test_shifts_reach_from_2_to_62(bits: int) -> None:
+    largest = float(np.nextafter(2.0 ** (bits - 2), 0))
+    assert quantize_multiplier(largest, bits) == (2**bits - 1, 2)
+    with pytest.raises(PassError, match="HB0331.*too large"):
+        quantize_multiplier(2.0 ** (bits - 2), bits)
+    assert quantize_multiplier(2.0 ** (bits - 63), bits) == (2 ** (bits - 1) + 1, 62)
+    # Smaller ones keep s = 62 and become the nearest odd number.
+    assert quantize_multiplier(2.0 ** (bits - 64), bits) == (2 ** (bits - 2) + 1, 62)
+    assert [quantize_multiplier(m * 2.0**-62, bits)[0] for m in (0.5, 1.5, 2.5, 4.5)] == [1, 1, 3, 5]
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 2.0**13])
+def test_one_bad_factor_among_good_ones_is_refused(bad: float) -> None:
+    for factors in ([1.0, bad], [bad, 1.0]):
+        with pytest.raises(PassError) as refusal:
+            quantize_multiplier(np.array(factors), 15)
+        assert refusal.value.code == "HB0331"
+        assert ("too large" in str(refusal.value)) == (bad == 2.0**13)
+
+
+def test_arrays_keep_their_shape() -> None:
+    m, s = quantize_multiplier(np.full((2, 1), 0.5), 15)
+    assert m.shape == s.shape == (2, 1)
+    assert m.dtype == s.dtype == np.int64
+    assert [each.size for each in quantize_multiplier(np.zeros(0), 15)] == [0, 0]
+    assert all(type(each) is int for each in quantize_multiplier(0.5, 15))
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_reciprocal_scale_is_that_of_tosa(value: int) -> None:
+    k = next(k for k in range(32) if value <= 1 << k)
+    assert reciprocal_scale(value) == ((2**30 + 1) * 2**k // value, 30 + k)

@@ -48,6 +48,11 @@ def test_a_model_comes_back_as_it_was(path: Path) -> None:
     assert model.program.layers == ("pool",)
 
 
+def test_tensors_are_found_by_name() -> None:
+    model = pool_model()
+    assert [model.tensor(name) for name in ("x", "y", "z")] == [model.inputs[0], model.outputs[0], None]
+
+
 def test_the_same_model_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
     write(read(path), tmp_path / "b.hbm")
     assert (tmp_path / "b.hbm").read_bytes() == path.read_bytes()
@@ -112,6 +117,11 @@ LIES: list[Callable[[dict[str, Any]], object]] = [
     lambda g: g["march"].update(cores="four"),
     lambda g: g["march"].update(clock_hz=-1.0),
     lambda g: g["march"].pop("chip"),
+    lambda g: g["march"].update(memory_alignment=0),
+    lambda g: g["march"].update(clock_hz=10**400),
+    lambda g: g["march"].update(cores=10**400),
+    lambda g: g["inputs"][0]["quantization"].update(scales=[10**400]),
+    lambda g: g["memories"].update(ddr=10**400),
     lambda g: g["memories"].update(ddr=1 << 60),
     lambda g: g["memories"].update(l1m=1 << 30),
     lambda g: g["memories"].update(cores=2),
