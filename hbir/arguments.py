@@ -22,6 +22,8 @@ def shown(value: object) -> str:
     """A value as an error names it: short texts and numbers as they are, anything else by its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write very long ones
+        return f"a number of {value.bit_length()} bits"
     if value is None or (isinstance(value, str | int | float) and len(repr(value)) <= 60):
         return repr(value)
     return f"a {type(value).__name__}"

@@ -52,34 +52,18 @@ def _refusal(error: ValidationError, path: Path) -> ConfigError:
     )
 
 
-def _load_yaml(text: str) -> Any:
-    """What a YAML text holds. Raises yaml.YAMLError, also for a key that is there twice: one of its values would be lost."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            twice = next((key for number, key in enumerate(keys) if key in keys[:number] and key != "<<"), None)
-            if twice is not None:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{twice}' is there twice", node.start_mark
-                )
-            return super().construct_mapping(node, deep)
-
-    return yaml.load(text, Loader)
-
-
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
+    from tools.config_yaml import NotYamlError, load_yaml
 
     try:
-        loaded: Any = _load_yaml(path.read_text(encoding="utf-8"))
+        loaded: Any = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(Refusal.CONFIG_FILE, f"cannot read {path}", why=str(why), lever="check the path") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(Refusal.CONFIG_SYNTAX, f"{path.name} is not YAML", why=why, lever="mend the file") from None
+    except NotYamlError as error:
+        raise ConfigError(
+            Refusal.CONFIG_SYNTAX, f"{path.name} is not YAML", why=str(error), lever="mend the file"
+        ) from None
     if not isinstance(loaded, dict):
         raise ConfigError(
             Refusal.CONFIG_SYNTAX,

@@ -84,8 +84,10 @@ def _quant_config(value: Any, where: str) -> tuple[int, int, bool, str, float | 
 
 def _quant_file(path: Path, where: str) -> Any:
     try:
+        if not path.is_file() and path.exists():
+            raise ValueError("it is not a regular file")  # a device may never end
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             *(Refusal.CONFIG_FILE, f"quant_config {path} cannot be read"),
             where=where,
@@ -130,7 +132,7 @@ def _choice(
         value = items[0]
     if known is None:
         return value
-    if value not in known:
+    if not isinstance(value, str | bool) or value not in known:
         raise ConfigError(
             Refusal.VALUE,
             f"{key} is {value!r}",

@@ -87,12 +87,13 @@ class Job:
 
 def parse_shape(text: str, where: str) -> tuple[int, ...]:
     """``1x3x224x224`` as numbers. Raises ConfigError HB0813."""
-    if not re.fullmatch(r"\d+(x\d+)*", text.strip(), re.ASCII) or any(
+    # Ten digits hold every extent; Python refuses to read very long numbers.
+    if not re.fullmatch(r"\d{1,10}(x\d{1,10})*", text.strip(), re.ASCII) or any(
         not 1 <= int(n) <= 1 << 31 for n in text.split("x")
     ):
         raise ConfigError(
             Refusal.VALUE,
-            f"'{text}' is no shape",
+            f"'{text[:60]}' is no shape",
             where=where,
             why="a shape is extents above zero with x between",
             lever="write 1x3x224x224",

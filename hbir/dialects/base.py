@@ -62,7 +62,9 @@ __all__ = [
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
+"""A numpy array of any element type."""
 Tensor: TypeAlias = TensorType[Any]
+"""A tensor type of any element type."""
 Run: TypeAlias = Callable[[], object]
 """A kernel with everything resolved: it computes into its buffer from what its operands hold when it is called."""
 
@@ -314,6 +316,7 @@ class HbOperation(IRDLOperation):
         return call
 
     def verify_(self) -> None:
+        """Compare the result types with those that follow from operands and attributes. Raises VerifyException."""
         types = [None if o is None else o.type for o in self.aligned_operands]
         expected = self._result_types(types, self.values)
         actual = [result.type for result in self.results]

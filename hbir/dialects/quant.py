@@ -24,12 +24,20 @@ from xdsl.utils.exceptions import VerifyException
 __all__ = ["Quant", "UniformQuantizedType", "quantized_element"]
 
 
+_MOST = 1 << 128
+"""Beyond any float32; an integer beyond any float cannot become one."""
 _LIST = re.compile(r"[-+.:,0-9eE\s]*")
 
 
 def _scale_text(value: float) -> str:
-    short = f"{value:.6e}"
-    return short if float(short) == value else f"{value:.16e}"
+    """Seven digits where they say it all, else seventeen, as MLIR prints a double.
+
+    Seven digits are a whole number below 10^7 over 10^k. That is a double only where 5^k divides the number, hence k <= 10 and
+    `value * 2^10` is whole: of most scales one look tells that they need all digits.
+    """
+    if (value * 1024).is_integer() and float(short := f"{value:.6e}") == value:
+        return short
+    return f"{value:.16e}"
 
 
 def _scales(values: npt.ArrayLike) -> BytesAttr:
@@ -134,6 +142,7 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
         return np.frombuffer(self.zero_points.data, "<i4")
 
     def verify(self) -> None:
+        """Check scales, zero points and storage range. Raises VerifyException."""
         scales, zero_points = self.scale_array, self.zero_point_array
         if scales.size != zero_points.size or not scales.size:
             raise VerifyException("a quantised type has one zero point per scale, and at least one scale")
@@ -149,6 +158,7 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
             raise VerifyException("a zero point lies outside the storage range")
 
     def print_parameters(self, printer: Printer) -> None:
+        """Write the type as upstream MLIR does, in the shortest digits that give the same float32."""
         half = 1 << (self.bits - 1)
         with printer.in_angle_brackets():
             printer.print_attribute(self.storage)
@@ -165,11 +175,15 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """Read what `print_parameters`, or upstream MLIR, writes."""
         with parser.in_angle_brackets():
             storage = parser.parse_type()
             if not isinstance(storage, IntegerType):
                 parser.raise_error("the storage type of !quant.uniform is an integer type")
-            half = 1 << (cast(int, cast(Any, storage).width.data) - 1)
+            width = cast(int, cast(Any, storage).width.data)
+            if not 1 <= width <= 32:
+                parser.raise_error("the storage type of !quant.uniform has 1 to 32 bits")
+            half = 1 << (width - 1)
             low, high = -half, half - 1
             if parser.parse_optional_characters("<"):
                 low = parser.parse_integer()
@@ -186,7 +200,10 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
 
 def _parse_entry(parser: AttrParser) -> tuple[BytesAttr, BytesAttr]:
     """One scale, and a zero point that may be left out."""
-    scale = float(parser.parse_number())
+    number = parser.parse_number()
+    if abs(number) > _MOST:
+        parser.raise_error("a scale is a float32")
+    scale = float(number)
     zero_point = parser.parse_integer() if parser.parse_optional_punctuation(":") else 0
     return _scales([scale]), _checked_zero_points(parser, [zero_point])
 
@@ -202,12 +219,15 @@ def _parse_list(parser: AttrParser) -> tuple[BytesAttr, BytesAttr]:
     lexer.pos = end
     parser.parse_punctuation("{")
     parser.parse_punctuation("}")
-    entries = [entry.partition(":")[::2] for entry in body.split(",")]
+    entries = body.split(",")
     try:
         if not _LIST.fullmatch(body):
             raise ValueError
-        scales = [float(scale) for scale, _ in entries]
-        zero_points = [int(zero) if zero else 0 for _, zero in entries]
+        if ":" not in body:
+            return _scales(np.array(entries, np.float64)), _zero_points(np.zeros(len(entries)))
+        parts = [entry.partition(":") for entry in entries]
+        scales = [float(scale) for scale, _, _ in parts]
+        zero_points = [int(zero) if zero else 0 for _, _, zero in parts]
     except ValueError:
         parser.raise_error("scales are numbers, each with a zero point behind a colon or without one")
     return _scales(scales), _checked_zero_points(parser, zero_points)
@@ -228,3 +248,4 @@ def quantized_element(type_: Attribute) -> UniformQuantizedType:
 
 
 Quant = Dialect("quant", [], [UniformQuantizedType])
+"""The dialect: one type, no operations."""

@@ -32,11 +32,13 @@ class BlobAttr(ParametrizedAttribute):
     size: IntAttr = param_def()
 
     def print_parameters(self, printer: Printer) -> None:
+        """Write hash and size."""
         with printer.in_angle_brackets():
             printer.print_string(f'"{self.digest.data}", {self.size.data}')
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        """Read hash and size."""
         with parser.in_angle_brackets():
             digest = parser.parse_str_literal()
             parser.parse_punctuation(",")

@@ -22,7 +22,7 @@ from hbir.ir.constants import BlobAttr, ConstantStore
 from hbir.ir.text import parse_module, print_module, verify_module
 from hbir.ir.weights import read_weights, weights_pieces
 
-__all__ = ["MODULE_SUFFIXES", "load_module", "replacing", "save_module", "used_blobs"]
+__all__ = ["MODULE_SUFFIXES", "add_constants", "load_module", "replacing", "save_module", "used_blobs"]
 
 MODULE_SUFFIXES = (".bc", ".mlir")
 """What the files of a module end in: bytecode, and text with its weights beside it."""
@@ -95,7 +95,7 @@ def _mapped(path: Path, missing: IrError) -> memoryview:
         raise IrError(6, f"{path.name} cannot be read", why=error.strerror or str(error)) from None
 
 
-def _add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview], store: ConstantStore) -> None:
+def add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview], store: ConstantStore) -> None:
     """Put what the module takes into the store. Raises FileFormatError HB0601 for a constant that is not what it should be."""
     for blob in used_blobs(module):
         name, data = f"constant {blob.digest.data[:12]}…", found.get(blob.digest.data)
@@ -121,7 +121,7 @@ def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, Cons
     if path.suffix == ".bc":
         module, blobs = read_bytecode(_mapped(path, missing), dialects)
         verify_module(module)
-        _add_constants(path, module, blobs, store)
+        add_constants(path, module, blobs, store)
         return module, store
     try:
         text = path.read_text(encoding="utf-8")
@@ -134,5 +134,5 @@ def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, Cons
         beside = path.with_suffix(".weights")
         why, lever = "the module's constants live in it", "keep both files in one folder"
         data = _mapped(beside, IrError(6, f"{beside.name} is missing", why=why, lever=lever))
-        _add_constants(beside, module, read_weights(beside.name, data), store)
+        add_constants(beside, module, read_weights(beside.name, data), store)
     return module, store

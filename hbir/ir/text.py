@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from io import StringIO
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import Builtin, ModuleOp
+from xdsl.dialects.builtin import Builtin, FusedLoc, LocationAttr, ModuleOp, NoneAttr
 from xdsl.dialects.func import Func, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Dialect
-from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import InvalidIRException, ParseError, PyRDLError, VerifyException
 
 from hbir.errors import IrError
+from hbir.ir.limits import LimitedParser, check_size
+from hbir.ir.locations import layer_name
 from hbir.ir.order import check_order
 from hbir.ir.strings import ascii_literals, restore_literals
 
-__all__ = ["ESCAPING", "parse_module", "print_module", "verify_module"]
+__all__ = ["ESCAPING", "parse_module", "print_module", "raised_here", "verify_module"]
 
 
 # What xDSL raises, beside its own errors, over operations that lack a property or attributes of a surprising kind.
@@ -25,6 +27,19 @@ ESCAPING = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError),
     *(ValueError, PyRDLError, InvalidIRException),
 )
+"""The exceptions that xDSL lets out over malformed text."""
+
+
+def raised_here(error: Exception) -> bool:
+    """Whether this project raised an exception of `ESCAPING`, not xDSL: then it is a mistake of ours and must be seen.
+
+    Where the stack ends (RecursionError) says nothing.
+    """
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        trace = trace.tb_next
+    return module.partition(".")[0] == __name__.partition(".")[0] and not isinstance(error, RecursionError)
 
 
 class _Printer(Printer):
@@ -32,6 +47,19 @@ class _Printer(Printer):
 
     def print_attr_dict(self, attr_dict: Mapping[str, Attribute]) -> None:
         super().print_attr_dict(dict(sorted(attr_dict.items())))
+
+
+class _Parser(LimitedParser):
+    """Reads what is MLIR's but not xDSL's: fused locations with metadata, ``fused<"pass">["layer"]``."""
+
+    def _parse_location(self) -> LocationAttr:
+        if not self.parse_optional_keyword("fused"):
+            return super()._parse_location()
+        metadata: Attribute = NoneAttr()
+        if self.parse_optional_punctuation("<"):
+            metadata = self.parse_attribute()
+            self.parse_punctuation(">")
+        return FusedLoc(tuple(self.parse_comma_separated_list(self.Delimiter.SQUARE, self._parse_location)), metadata)
 
 
 def _name_values(module: ModuleOp) -> None:
@@ -52,6 +80,15 @@ def print_module(module: ModuleOp, *, locations: bool = True) -> str:
     return out.getvalue().rstrip("\n") + "\n"
 
 
+def _check_blocks(module: ModuleOp) -> None:
+    """Regions have one block. Asked first: verifying takes quadratic time in the number of blocks."""
+    for op in module.walk():
+        for region in op.regions:
+            if region.first_block is not None and region.first_block.next_block is not None:
+                why = "a network is one block of operations that ends in func.return"
+                raise IrError(8, f"{op.name} is not a network", where=f"layer '{layer_name(op)}'", why=why)
+
+
 def _check_functions(module: ModuleOp) -> None:
     """Every function is one block that ends in func.return, and there is nothing beside functions."""
     for op in module.body.block.ops:
@@ -68,25 +105,39 @@ def verify_module(module: ModuleOp) -> None:
 
     Raises IrError HB0203, HB0204 or HB0208 with the reason alone, never the whole module.
     """
+    _check_blocks(module)
     try:
         module.verify()
     except VerifyException as error:
         reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
         raise IrError(4, "the module does not verify", why=reason) from None
     except ESCAPING as error:
+        if raised_here(error):
+            raise
         raise IrError(4, "the module does not verify", why=f"{type(error).__name__}: {error}") from error
     check_order(module)
     _check_functions(module)
 
 
+# As MLIR prints them: one line each, behind the module, those that are parts of others first.
+_LOCATION = re.compile(r"^#loc\d*[ \t]*=[ \t]*loc\(.*\)[ \t]*$", re.MULTILINE)
+
+
+def _locations_first(text: str) -> str:
+    """The text with the names of locations in front of their uses, as xDSL wants them; lines keep their numbers."""
+    names = _LOCATION.findall(text)
+    return " ".join((*names, _LOCATION.sub("", text))) if names else text
+
+
 def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text>") -> ModuleOp:
     """Read and verify a module. Raises IrError HB0205 with line and reason for text that is not one."""
     text, marked = ascii_literals(text, source)
+    text = _locations_first(text)
     context = Context()
     for dialect in (Builtin, Func, *dialects):
         context.load_dialect(dialect)
     try:
-        module = Parser(context, text, source).parse_module()
+        module = _Parser(context, text, source).parse_module()
     except ParseError as error:
         span = error.span
         line = text.count("\n", 0, span.start) + 1
@@ -96,7 +147,10 @@ def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text
     except VerifyException as error:
         raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
     except ESCAPING as error:
+        if raised_here(error):
+            raise
         raise IrError(5, f"not a module: {error}", where=source, lever="mend the text") from error
+    check_size(module, text, source)
     if marked:
         restore_literals(module)
     verify_module(module)

@@ -10,7 +10,8 @@ from hbir.errors import FileFormatError
 
 __all__ = ["read_weights", "weights_pieces"]
 
-_HEADER_CAP = 100 << 20
+_HEADER_CAP = 8 << 20
+"""Bytes: room for 60,000 constants. JSON takes twenty times as much memory as its text."""
 
 
 def _alignment(size: int) -> int:

@@ -12,10 +12,11 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
-from hbir.arguments import checked_path
+from hbir.arguments import checked_path, shown
 from hbir.errors import BackendError
 
 __all__ = ["CONFIDENCES", "MARCHES", "March", "Source", "load_march", "march_from_values", "march_values", "sources"]
@@ -27,6 +28,12 @@ CONFIDENCES = ("vendor-doc", "measured", "inferred", "invented")
 """How well a number is known, best first."""
 
 _FOLDER = Path(__file__).parent
+_LARGEST = 1 << 62
+"""Of a number in a march file: more has no meaning, and what is computed from it would have no end."""
+_LONGEST = 1 << 18
+"""Bytes of a march file."""
+_DOTS = 256
+"""In a line of a march file."""
 _TYPES = ("int8", "int16", "int32", "float16", "float32")
 
 
@@ -38,11 +45,15 @@ class March:
     """
 
     name: str
+    """The name that commands and files call it by."""
     chip: str
+    """The chip that it models."""
     board: str
+    """The board whose published figures it is fitted to."""
     cores: int
     """Cores that share DDR (and L2M)."""
     clock_hz: float
+    """Cycles per second of every unit."""
     advertised_tops: float
     """The vendor's figure for the chip, for the reader only: nothing is computed from it."""
     l1m_bytes: int
@@ -60,22 +71,29 @@ class March:
     tae_int16_int8_ratio: float
     """Rate of int16 activations with int8 weights, as a fraction of the int8 rate."""
     tae_int16_int16_ratio: float
+    """The same for int16 activations with int16 weights."""
     tae_width: int
     """Output columns (rows of a matrix product) are padded to a multiple of this."""
     tae_input_channels: int
     """Input channels of a convolution (the summed axis of a matrix product) are padded to a multiple of this."""
     tae_output_channels: int
+    """Output channels are padded to a multiple of this."""
     tae_depthwise_gain: float
     """Speed-up of grouped convolutions over packing groups block-diagonally into the array."""
     tae_output_elements_per_cycle: float
     """Rate of the epilogue (bias, rescale, clamp, residual), which follows the accumulation."""
     vector_int8_elements_per_cycle: float
+    """Rate of elementwise work on int8."""
     vector_int16_elements_per_cycle: float
+    """Rate of elementwise work on int16."""
     aae_elements_per_cycle: float
     """Window taps that pooling and resizing read per cycle."""
     trans_bytes_per_cycle: float
+    """Rate at which the unit for layout moves bytes within L1M."""
     vpu_elements_per_cycle: float
+    """Rate of the floating-point vector unit."""
     spu_elements_per_cycle: float
+    """Rate of the scalar unit."""
     host_bytes_per_second: float
     """Rate at which the host CPU works through the operands of what no unit can do."""
     issue_cycles: int
@@ -91,12 +109,19 @@ class March:
     high_multiplier_bits: int
     """The same for int16 and int32 results."""
     conv_output_types: tuple[str, ...]
+    """Element types that a convolution can have as its result."""
     vector_types: tuple[str, ...]
+    """Element types that elementwise units work on."""
     max_conv_kernel: int
+    """Largest extent of a convolution's window; longer ones are cut into pieces."""
     max_pool_kernel: int
+    """Largest extent of a pooling window."""
     max_stride: int
+    """Largest stride of a window."""
     max_pad: int
+    """Largest padding on one side."""
     max_dilation: int
+    """Largest distance of neighbouring taps; wider ones are taken one at a time."""
     max_extent: int
     """Largest extent of any axis of a unit's operand."""
 
@@ -112,7 +137,8 @@ class March:
             problems.append("0 < tae_int16_int16_ratio <= tae_int16_int8_ratio <= 1 does not hold")
         if not 2 <= self.multiplier_bits <= self.high_multiplier_bits <= 31:
             problems.append("2 <= multiplier_bits <= high_multiplier_bits <= 31 does not hold")
-        if self.l1m_bytes % self.memory_alignment or self.l2m_bytes % self.memory_alignment:
+        unit = max(self.memory_alignment, 1)
+        if self.l1m_bytes % unit or self.l2m_bytes % unit:
             problems.append(f"l1m_bytes and l2m_bytes are not multiples of memory_alignment = {self.memory_alignment}")
         if self.cores > 28:
             problems.append(f"cores = {self.cores}: queue numbers have room for 28")
@@ -123,10 +149,12 @@ class March:
 
     @property
     def ddr_bytes_per_cycle(self) -> float:
+        """Rate of DDR in bytes per cycle."""
         return self.ddr_bytes_per_second / self.clock_hz
 
     @property
     def l2m_bytes_per_cycle(self) -> float:
+        """Rate of L2M in bytes per cycle."""
         return self.l2m_bytes_per_second / self.clock_hz
 
 
@@ -169,6 +197,9 @@ def _bad_types(march: March) -> list[str]:
 def _typed(key: str, value: object, where: str) -> int | float | str | tuple[str, ...]:
     """`value` as the field's type. Raises BackendError HB0506."""
     hint = _HINTS[key]
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        why, lever = f"numbers are at most {_LARGEST}", f"mend '{key}'"
+        raise BackendError(6, f"'{key}' is a number of {value.bit_length()} bits", where=where, why=why, lever=lever)
     if hint is str and isinstance(value, str):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
@@ -181,7 +212,9 @@ def _typed(key: str, value: object, where: str) -> int | float | str | tuple[str
         if len(names) == len(items):
             return tuple(names)
     wanted = "a list of strings" if get_args(hint) else {str: "a string", int: "an integer", float: "a number"}[hint]
-    raise BackendError(6, f"'{key}' is {value!r}", where=where, why=f"{wanted} is wanted", lever=f"mend '{key}'")
+    raise BackendError(
+        6, f"'{key}' is {shown(cast(object, value))}", where=where, why=f"{wanted} is wanted", lever=f"mend '{key}'"
+    )
 
 
 def _row(key: str, entry: object, where: str) -> Source:
@@ -189,14 +222,14 @@ def _row(key: str, entry: object, where: str) -> Source:
         return Source(key, _typed(key, entry, where), "this file", "invented")
     if not isinstance(entry, Mapping) or set(entry) != {"value", "source", "confidence"}:  # pyright: ignore[reportUnknownArgumentType]
         raise BackendError(
-            6, f"'{key}' is {entry!r}", where=where, why="each number states where it comes from",
+            6, f"'{key}' is {shown(cast(object, entry))}", where=where, why="each number states where it comes from",
             lever=f'write {key} = {{ value = …, source = "…", confidence = "invented" }}',
         )  # fmt: skip
     values: dict[str, Any] = dict(entry)  # pyright: ignore[reportUnknownArgumentType]
     if values["confidence"] not in CONFIDENCES or not isinstance(values["source"], str):
         raise BackendError(
             6,
-            f"'{key}' has confidence {values['confidence']!r}",
+            f"'{key}' has confidence {shown(values['confidence'])}",
             where=where,
             lever=f"choose one of {list(CONFIDENCES)}",
         )
@@ -205,11 +238,18 @@ def _row(key: str, entry: object, where: str) -> Source:
 
 def _read_table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LONGEST:
+            why, lever = f"it has more than {_LONGEST} bytes", "check the path"
+            raise BackendError(2, f"march file {path} cannot be read", why=why, lever=lever)
+        text = path.read_text(encoding="utf-8")
+        if any(line.count(".") > _DOTS for line in text.splitlines()):
+            why = f"a line has more than {_DOTS} dots"  # the parser takes quadratic time for keys of many parts
+            raise BackendError(3, f"march file {path.name} is not read", why=why, lever="mend the file")
+        return tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise BackendError(2, f"march file {path} cannot be read", why=str(why), lever="check the path") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the parser lets through what it meets beside its own errors
         raise BackendError(3, f"march file {path.name} is not TOML", why=str(error), lever="mend the file") from None
 
 
@@ -221,6 +261,11 @@ def _path_of(name_or_path: str | Path) -> Path:
     if path.suffix != ".toml":
         raise BackendError(1, f"there is no march '{name_or_path}'", lever=lever)
     return path
+
+
+@cache
+def _stock(name: str) -> tuple[Source, ...]:
+    return tuple(sources(name))
 
 
 def sources(name_or_path: str | Path) -> list[Source]:
@@ -235,9 +280,12 @@ def sources(name_or_path: str | Path) -> list[Source]:
     if base is not None:
         if base not in MARCHES:
             raise BackendError(
-                1, f"there is no march {base!r} to build on", where=where, lever=f"choose one of {', '.join(MARCHES)}"
+                1,
+                f"there is no march {shown(base)} to build on",
+                where=where,
+                lever=f"choose one of {', '.join(MARCHES)}",
             )
-        rows = {row.key: row for row in sources(base)}
+        rows = {row.key: row for row in _stock(base)}
     known = [field.name for field in fields(March)]
     for key, entry in table.items():
         if key not in known:

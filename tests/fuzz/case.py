@@ -46,6 +46,7 @@ REFUSALS = {
     "HB0331": "no number that a grid could have",
     "HB0401": "an activation that is infinite",
     "HB0516": "a module without any integer work: only the host would run",
+    "HB0517": "a tensor with more axes than an instruction addresses",
     "HB0521": "the smallest tile of a layer does not fit a march that is drawn this small",
     "HB0541": "L1M is too small for what lives in it at one time",
 }

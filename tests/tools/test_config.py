@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,60 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "b.yaml"):
         with pytest.raises(ConfigError, match="HB0810"):
             load_config(path)
+
+
+HOSTILE = {
+    "aliases that double": "".join(f"k{i}: &k{i} [{f'*k{i - 1}, *k{i - 1}' if i else 'x'}]\n" for i in range(60)),
+    "merges that double": "a0: &a0 {x: y}\n"
+    + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60)),
+    "a value that holds itself": "a: &a [*a]\n",
+    "a long text over and over": f"a: &a {'x' * 100_000}\nb: [{'*a, ' * 1000}]\n",
+    "brackets": "a: " + "[" * 100_000,
+    "many keys": "".join(f"k{i}: v\n" for i in range(20_000)),
+    "a long text": "#" * (1 << 19),
+    "a long number": "model_parameters: {march: 0x" + "f" * 5000 + "}",
+    "sixties": "a: 1" + ":1" * 50_000,
+    "sixties of a float": "a: 1" + ":1" * 200 + ".5",
+    "an empty integer": "a: !!int ''",
+    "an empty float": "a: !!float ''",
+    "a truth that is none": "a: !!bool x",
+    "a time that is none": "a: !!timestamp x",
+    "a month that is none": "a: 2001-99-01",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / "c.yaml").write_text(HOSTILE[name], "utf-8")
+    begin = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert caught.value.code == "HB0811"
+    assert len(str(caught.value)) < 1000
+    assert time.process_time() - begin < 1
+
+
+def test_an_alias_stands_for_a_value(tmp_path: Path) -> None:
+    text = "model_parameters: {onnx_model: m.onnx, march: &m nash-e, log_level: *m}\ninput_parameters: &i\n"
+    (tmp_path / "c.yaml").write_text(text + "  {input_type_rt: featuremap, input_type_train: featuremap}\n", "utf-8")
+    assert load_config(tmp_path / "c.yaml").march == "nash-e"
+
+
+@pytest.mark.parametrize("value", [["a", "b"], [["a"]], {"a": 1}, [{}], [None], 1, 0.5])
+@pytest.mark.parametrize("key", ["all_node_type", "model_output_type"])
+def test_a_value_of_quant_config_that_is_no_name_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, calibration_parameters={"quant_config": {"model_config": {key: value}}})
+    assert key in str(caught.value)
+
+
+def test_a_quant_config_that_is_no_file_or_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for path in ("/dev/zero", str(tmp_path), str(tmp_path / "deep.json")):
+        assert "quant_config" in refusal(tmp_path, calibration_parameters={"quant_config": path})
+
+
+@pytest.mark.parametrize("shape", ["9" * 5000, "1x" + "9" * 5000, "1x0", "99999999999", "x"])
+def test_a_shape_that_is_none_is_refused(tmp_path: Path, shape: str) -> None:
+    text = refusal(tmp_path, input_parameters={"input_shape": shape})
+    assert text.startswith("HB0813") and len(text) < 300

@@ -69,3 +69,4 @@ Hbir = Dialect(
     ],
     [BlobAttr],
 )
+"""The dialect."""

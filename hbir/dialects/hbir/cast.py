@@ -25,6 +25,7 @@ class CastOp(HbOperation):
 
     input = operand_def(TensorType)
     to = string()
+    """The element type of the result."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

@@ -23,11 +23,13 @@ class ConstantOp(HbOperation):
     name = "hbir.constant"
 
     value = prop_def(BlobAttr)
+    """Hash and size of the bytes."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
+        """The bytes fill the tensor. Raises VerifyException."""
         type_ = self.output.type
         count = 1
         for extent in type_.get_shape():

@@ -85,11 +85,17 @@ class Conv2dOp(HbOperation):
     bias = opt_operand_def(TensorType)
     residual = opt_operand_def(TensorType)
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """Padding: (top, left, bottom, right)."""
     dilation = integers()
+    """Distance of neighbouring taps: (rows, columns)."""
     groups = integer()
+    """Number of groups that the channels fall into; each output channel reads the inputs of its group."""
     min = opt_number()
+    """Lower bound of the result; absent for none."""
     max = opt_number()
+    """Upper bound of the result; absent for none."""
     output = result_def(TensorType)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
@@ -145,9 +151,13 @@ class ConvTranspose2dOp(HbOperation):
     weight = operand_def(TensorType)
     bias = opt_operand_def(TensorType)
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """What is cut off the result: (top, left, bottom, right)."""
     output_pad = integers()
+    """Rows and columns added behind the result."""
     groups = integer()
+    """Number of groups that the channels fall into; each output channel reads the inputs of its group."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -216,7 +226,9 @@ class LinearOp(HbOperation):
     weight = operand_def(TensorType)
     bias = opt_operand_def(TensorType)
     min = opt_number()
+    """Lower bound of the result; absent for none."""
     max = opt_number()
+    """Upper bound of the result; absent for none."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -260,6 +272,7 @@ class MatmulOp(HbOperation):
         return tensor((*batch, xs[-2], ys[-1]), a.element_type)
 
     def verify_(self) -> None:
+        """Neither operand is quantised. Raises VerifyException."""
         not_quantized(self.lhs.type, self.rhs.type)
         super().verify_()
 

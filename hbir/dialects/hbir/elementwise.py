@@ -42,6 +42,7 @@ class BinaryOp(HbOperation):
     traits = traits_def(Pure())
 
     def verify_(self) -> None:
+        """Quantised operands are for maximum and minimum alone. Raises VerifyException."""
         if not isinstance(self, MaximumOp | MinimumOp):  # the larger of two codes is the code of the larger
             not_quantized(self.lhs.type)
         super().verify_()
@@ -55,7 +56,7 @@ class BinaryOp(HbOperation):
 
 @irdl_op_definition
 class AddOp(BinaryOp):
-    """lhs + rhs."""
+    """lhs + rhs, broadcast as numpy has it."""
 
     name = "hbir.add"
 
@@ -66,7 +67,7 @@ class AddOp(BinaryOp):
 
 @irdl_op_definition
 class SubOp(BinaryOp):
-    """lhs - rhs."""
+    """lhs - rhs, broadcast as numpy has it."""
 
     name = "hbir.sub"
 
@@ -77,7 +78,7 @@ class SubOp(BinaryOp):
 
 @irdl_op_definition
 class MulOp(BinaryOp):
-    """lhs * rhs."""
+    """lhs * rhs, broadcast as numpy has it."""
 
     name = "hbir.mul"
 
@@ -135,3 +136,4 @@ class MinimumOp(BinaryOp):
 
 
 BINARY_OPS = (AddOp, SubOp, MulOp, DivOp, PowOp, MaximumOp, MinimumOp)
+"""The operations of two operands."""

@@ -54,6 +54,7 @@ class ReshapeOp(HbOperation):
 
     input = operand_def(TensorType)
     shape = integers()
+    """Extents of the result."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -79,6 +80,7 @@ class TransposeOp(_ViewOp):
 
     input = operand_def(TensorType)
     permutation = integers()
+    """For each axis of the result, the axis of the input."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -103,6 +105,7 @@ class ConcatOp(HbOperation):
 
     inputs = var_operand_def(TensorType)
     axis = integer()
+    """The axis, counted from 0."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -137,8 +140,11 @@ class SliceOp(_ViewOp):
 
     input = operand_def(TensorType)
     begin = integers()
+    """First index along each axis."""
     end = integers()
+    """Index behind the last along each axis."""
     step = integers()
+    """Distance of neighbouring indices along each axis, at least 1."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -169,9 +175,13 @@ class PadOp(HbOperation):
 
     input = operand_def(TensorType)
     before = integers()
+    """Number of values before each axis."""
     after = integers()
+    """Number of values behind each axis."""
     mode = string()
+    """`constant`, `edge` or `reflect`."""
     value = number()
+    """What `constant` pads with, in the unit of the stored elements."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -215,6 +225,7 @@ class ExpandOp(_ViewOp):
 
     input = operand_def(TensorType)
     shape = integers()
+    """Extents of the result."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -244,7 +255,9 @@ class ResizeNearestOp(HbOperation):
 
     input = operand_def(TensorType)
     rows = integers()
+    """For each row of the result, the row of the input."""
     columns = integers()
+    """For each column of the result, the column of the input."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

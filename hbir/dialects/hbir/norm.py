@@ -27,6 +27,7 @@ class BatchNormOp(HbOperation):
     mean = operand_def(TensorType)
     variance = operand_def(TensorType)
     epsilon = number()
+    """Added to the variance."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -52,6 +53,7 @@ class SoftmaxOp(HbOperation):
 
     input = operand_def(TensorType)
     axis = integer()
+    """The axis, counted from 0."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

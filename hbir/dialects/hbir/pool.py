@@ -56,9 +56,13 @@ class MaxPoolOp(HbOperation):
 
     input = operand_def(TensorType)
     kernel = integers()
+    """Extents of the window: (rows, columns)."""
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """Padding: (top, left, bottom, right)."""
     ceil = flag()
+    """Whether a last window that reaches beyond the padded input counts."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -110,10 +114,15 @@ class AvgPoolOp(HbOperation):
 
     input = operand_def(TensorType)
     kernel = integers()
+    """Extents of the window: (rows, columns)."""
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """Padding: (top, left, bottom, right)."""
     ceil = flag()
+    """Whether a last window that reaches beyond the padded input counts."""
     count_pad = flag()
+    """Whether explicit padding counts in the divisor, as zeros."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -160,8 +169,11 @@ class ReduceOp(HbOperation):
 
     input = operand_def(TensorType)
     kind = string()
+    """`sum`, `mean`, `max`, `min` or `prod`."""
     axes = integers()
+    """The axes, counted from 0."""
     keep = flag()
+    """Whether reduced axes stay, with extent 1."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -188,7 +200,9 @@ class ArgmaxOp(HbOperation):
 
     input = operand_def(TensorType)
     axis = integer()
+    """The axis, counted from 0."""
     keep = flag()
+    """Whether reduced axes stay, with extent 1."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -220,7 +234,9 @@ class ResizeBilinearOp(HbOperation):
 
     input = operand_def(TensorType)
     rows = integers()
+    """(extent, numerator, offset, denominator): row y of the result lies at (y * numerator + offset) / denominator."""
     columns = integers()
+    """The same for columns."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

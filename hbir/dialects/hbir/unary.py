@@ -24,7 +24,9 @@ class FunctionOp(HbOperation):
 
     input = operand_def(TensorType)
     function = string()
+    """Name of the function, a key of `hbir.numerics.functions.FUNCTIONS`."""
     parameters = opt_prop_def(DenseArrayBase.constr(f64))
+    """Its parameters, in the order of the table; absent when it has none or all have their defaults."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -57,7 +59,9 @@ class ClipOp(HbOperation):
 
     input = operand_def(TensorType)
     min = opt_number()
+    """Lower bound of the result; absent for none."""
     max = opt_number()
+    """Upper bound of the result; absent for none."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

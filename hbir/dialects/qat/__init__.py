@@ -31,6 +31,7 @@ class FakeQuantOp(HbOperation):
 
     input = operand_def(TensorType)
     grid = prop_def(UniformQuantizedType)
+    """Width, scales and zero points of the integers."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -50,3 +51,4 @@ class FakeQuantOp(HbOperation):
 
 
 Qat = Dialect("qat", [FakeQuantOp])
+"""The dialect."""

@@ -53,3 +53,4 @@ Quantized = Dialect(
         *(RescaleOp, ResizeBilinearOp, SegmentedOp, SoftmaxOp, SubOp, TableOp),
     ],
 )
+"""The dialect."""

@@ -50,17 +50,17 @@ class QuantizedOperation(HbOperation):
 
 
 def grid() -> Any:
-    """A property that holds the quantised element type of the result."""
+    """The quantised element type of the result, as a property."""
     return prop_def(UniformQuantizedType)
 
 
 def multipliers() -> Any:
-    """A property of one i32 multiplier per channel, or one for all."""
+    """One i32 multiplier per channel, or one for all, as a property."""
     return prop_def(DenseArrayBase.constr(i32))
 
 
 def shifts() -> Any:
-    """A property of one i8 right shift per channel, or one for all."""
+    """One i8 right shift per channel, or one for all, as a property."""
     return prop_def(DenseArrayBase.constr(i8))
 
 

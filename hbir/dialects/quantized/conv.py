@@ -69,18 +69,31 @@ class Conv2dOp(QuantizedOperation):
     bias = opt_operand_def(TensorType)
     residual = opt_operand_def(TensorType)
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """Padding: (top, left, bottom, right)."""
     dilation = integers()
+    """Distance of neighbouring taps: (rows, columns)."""
     groups = integer()
+    """Number of groups that the channels fall into; each output channel reads the inputs of its group."""
     multiplier = opt_multipliers()
+    """Rescales the accumulator, one for each channel or for all; absent when it is the result itself."""
     shift = opt_shifts()
+    """Right shifts that go with `multiplier`."""
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     common_scale = opt_prop_def(FloatAttr.constr(f64))
+    """Scale of the sum with the residual; absent without one."""
     residual_multiplier = opt_multipliers()
+    """Rescales the residual to `common_scale`."""
     residual_shift = opt_shifts()
+    """Right shift that goes with `residual_multiplier`."""
     output_multiplier = opt_multipliers()
+    """Rescales the sum with the residual to `grid`."""
     output_shift = opt_shifts()
+    """Right shift that goes with `output_multiplier`."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -233,7 +246,9 @@ class MatmulOp(QuantizedOperation):
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 

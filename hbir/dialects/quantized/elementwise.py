@@ -38,14 +38,23 @@ class _SumOp(QuantizedOperation):
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
     common_scale = prop_def(FloatAttr.constr(f64))
+    """Scale to which both operands are brought before they are added."""
     lhs_multiplier = multipliers()
+    """Rescales lhs to `common_scale`."""
     lhs_shift = shifts()
+    """Right shift that goes with `lhs_multiplier`."""
     rhs_multiplier = multipliers()
+    """Rescales rhs to `common_scale`."""
     rhs_shift = shifts()
+    """Right shift that goes with `rhs_multiplier`."""
     multiplier = multipliers()
+    """Rescales the sum to `grid`."""
     shift = shifts()
+    """Right shift that goes with `multiplier`."""
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -116,7 +125,7 @@ def _bind_sum(
 
 @irdl_op_definition
 class AddOp(_SumOp):
-    """lhs + rhs."""
+    """lhs + rhs: both rescaled to `common_scale`, added in int32, rescaled to `grid` and held between `low` and `high`."""
 
     name = "quantized.add"
 
@@ -125,7 +134,7 @@ class AddOp(_SumOp):
 
 @irdl_op_definition
 class SubOp(_SumOp):
-    """lhs - rhs."""
+    """lhs - rhs: both rescaled to `common_scale`, subtracted in int32, rescaled to `grid`, held between `low` and `high`."""
 
     name = "quantized.sub"
 
@@ -143,7 +152,9 @@ class MulOp(QuantizedOperation):
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -195,7 +206,9 @@ class ClampOp(QuantizedOperation):
 
     input = operand_def(TensorType)
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())

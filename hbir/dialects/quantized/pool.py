@@ -37,8 +37,11 @@ class AvgPoolOp(QuantizedOperation):
 
     input = operand_def(TensorType)
     kernel = integers()
+    """Extents of the window: (rows, columns)."""
     stride = integers()
+    """Steps of the window: (rows, columns)."""
     pad = integers()
+    """Padding: (top, left, bottom, right)."""
     output = result_def(TensorType)
 
     traits = traits_def(Pure())
@@ -80,12 +83,17 @@ class ReduceSumOp(QuantizedOperation):
 
     input = operand_def(TensorType)
     axes = integers()
+    """The axes, counted from 0."""
     keep = flag()
+    """Whether reduced axes stay, with extent 1."""
     count = integer()
+    """What the sum is divided by: 1, or the number of values for a mean."""
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -154,12 +162,17 @@ class ResizeBilinearOp(QuantizedOperation):
 
     input = operand_def(TensorType)
     scale = integers()
+    """(y numerator, y denominator, x numerator, x denominator)."""
     offset = integers()
+    """Offsets of the source position: (y, x), in units of 1 / numerator."""
     border = integers()
+    """How far the result reaches beyond the last source position: (y, x), in units of 1 / numerator."""
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 

@@ -54,10 +54,13 @@ class SoftmaxOp(QuantizedOperation):
     exp_table = operand_def(TensorType)
     reciprocal_table = operand_def(TensorType)
     axis = integer()
+    """The axis, counted from 0."""
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 

@@ -44,7 +44,9 @@ class FunctionOp(QuantizedOperation):
 
     input = operand_def(TensorType)
     function = prop_def(StringAttr)
+    """Name of the function, a key of `hbir.numerics.functions.FUNCTIONS`."""
     parameters = opt_prop_def(DenseArrayBase.constr(f64))
+    """Its parameters, in the order of the table; absent when it has none or all have their defaults."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -103,6 +105,7 @@ class TableOp(QuantizedOperation):
     input = operand_def(TensorType)
     table = operand_def(TensorType)
     function = opt_prop_def(StringAttr)
+    """Name of the function that the table holds, for readers."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -137,11 +140,15 @@ class InterpolateOp(QuantizedOperation):
     input = operand_def(TensorType)
     table = operand_def(TensorType)
     function = opt_prop_def(StringAttr)
+    """Name of the function that the table holds, for readers."""
     worst_error = opt_prop_def(FloatAttr.constr(f64))
+    """Largest difference from the exactly rounded function over all inputs, in units of the result."""
     multiplier = multipliers()
     shift = shifts()
     low = integer()
+    """Smallest result, in storage units."""
     high = integer()
+    """Largest result, in storage units."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -209,7 +216,9 @@ class SegmentedOp(QuantizedOperation):
     spacings = operand_def(TensorType)
     entries = operand_def(TensorType)
     function = opt_prop_def(StringAttr)
+    """Name of the function that the table holds, for readers."""
     worst_error = opt_prop_def(FloatAttr.constr(f64))
+    """Largest difference from the exactly rounded function over all inputs, in units of the result."""
     grid = grid()
     output = result_def(TensorType)
 

@@ -45,6 +45,11 @@ MAX_ELEMENTS = 1 << 34
 MAX_STATIC_ELEMENTS = 1 << 27
 """Elements of one tensor that is computed during import."""
 
+MAX_COMPUTED = 1 << 22
+"""Elements that import computes in all, before those that stand in the file allow for more: a small file asks for little."""
+_PER_BYTE = 16
+"""Elements that each byte of a constant in the file allows for."""
+
 _MOVEMENT = (ConcatOp, ExpandOp, ReshapeOp, ResizeNearestOp, SliceOp, TransposeOp)
 _KEEP_GRID = (*_MOVEMENT, MaxPoolOp)
 _FOLDED = frozenset({*_MOVEMENT, *BINARY_OPS, ClipOp, FunctionOp, PadOp, ReduceOp})
@@ -56,6 +61,7 @@ class Builder:
     def __init__(self, store: ConstantStore) -> None:
         self.store = store
         self.operations: list[Operation] = []
+        self._left = MAX_COMPUTED
         # Keyed by identity; the value is kept in the entry, so that its identity is not given to another.
         self._constants: dict[int, tuple[Static, SSAValue]] = {}
         self.replaced: dict[SSAValue, SSAValue] = {}
@@ -128,6 +134,7 @@ class Builder:
         inferred = cast(Tensor, cls.infer(*stand_ins, **attributes, **absent))
         self._check_size(inferred.get_shape(), MAX_STATIC_ELEMENTS)
         arrays = [value.array for value in values]
+        self.charge(math.prod(inferred.get_shape()) + sum(array.size for array in arrays))
         try:
             with np.errstate(all="ignore"):
                 array = np.asarray(cls.evaluate(*arrays, **attributes, **absent))
@@ -173,6 +180,22 @@ class Builder:
             result = op.results[0]
         self._constants[id(value)] = (value, result)
         return result
+
+    def allow(self, array: Array) -> Array:
+        """A constant of the file: what is computed from it may be large where it is."""
+        self._left += _PER_BYTE * array.nbytes
+        return array
+
+    def charge(self, elements: int) -> None:
+        """Count elements before they are computed during import. Raises ImportModelError HB0122 when there are too many."""
+        self._left -= elements
+        if self._left < 0:
+            raise ImportModelError(
+                Refusal.TOO_LARGE_TENSOR,
+                "constants that the model computes from others are too large",
+                why=f"the limit is {MAX_COMPUTED} elements, and {_PER_BYTE} for each byte of constants in the file",
+                lever="check the model's shapes; else store the constants in the model (onnxsim does)",
+            )
 
     def retype(self, argument: SSAValue, type_: Attribute) -> SSAValue:
         """An input that nothing has used yet, with another type."""

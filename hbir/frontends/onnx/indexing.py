@@ -107,6 +107,7 @@ def gather_nd_v11(node: Node) -> Value:
         )
     found = _tuples(node, indices, data.shape[batch:])
     grid = np.indices(indices.shape[:batch], sparse=True)
+    node.room(*indices.shape[:-1], *data.shape[batch + indices.shape[-1] :])
     leading = [axis.reshape(*axis.shape, *[1] * (indices.ndim - 1 - batch)) for axis in grid]
     return node.known(data[(*leading, *found)])
 
@@ -122,6 +123,7 @@ def trilu_v14(node: Node) -> Value:
         raise node.refuse(Refusal.RANK, f"operand 0 has shape {extent_text(shape)}", lever="give it matrices")
     if isinstance(x, Static):
         return node.known(take(x.array, offset))
+    node.room(*shape[-2:])
     return node.emit(MulOp, node.real(0), node.known(take(np.ones(shape[-2:], np.float32), offset)))
 
 
@@ -134,6 +136,7 @@ def one_hot_v9(node: Node) -> Value:
         raise node.refuse(
             Refusal.SHAPE, f"depth {depth} and {values.size} values do not fit together", lever="check the model"
         )
+    node.room(depth, *indices.shape)
     axis = node.axis(node.integer("axis", -1), indices.ndim + 1)
     wanted = np.where(indices < 0, indices + depth, indices)
     hit = np.expand_dims(wanted, axis) == np.arange(depth).reshape(

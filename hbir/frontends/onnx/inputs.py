@@ -13,6 +13,7 @@ from hbir.frontends.onnx.tensors import decode_text
 __all__ = ["InputShapes", "input_shape", "symbol_extents"]
 
 InputShapes: TypeAlias = "Mapping[str, Sequence[int]]"
+"""Extents of inputs by name."""
 
 _MAX_EXTENT = 1 << 31
 

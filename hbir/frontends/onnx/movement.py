@@ -337,6 +337,7 @@ def gather_v1(node: Node) -> Value:
         )
     indices = np.where(indices < 0, indices + extent, indices)
     if isinstance(x, Static) and x.grid is None:
+        node.room(*shape[:axis], *indices.shape, *shape[axis + 1 :])
         return Static(np.take(x.array, indices, axis=axis), x.name)
     return reshaped(
         node, _taken(node, x, axis, indices.reshape(-1)), (*shape[:axis], *indices.shape, *shape[axis + 1 :])

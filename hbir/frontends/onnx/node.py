@@ -195,7 +195,7 @@ class Node:
     def opt_tensor(self, key: str) -> Array | None:
         """A tensor attribute, or None. Raises HB013x."""
         found = self._attribute(key, _TENSOR)
-        return None if found is None else tensor_array(found.t, self._external, self.name)
+        return None if found is None else self.build.allow(tensor_array(found.t, self._external, self.name))
 
     def choice(self, key: str, default: str, allowed: Iterable[str], lever: str = "") -> str:
         """A string attribute with one of the allowed values. Raises HB0113."""
@@ -235,6 +235,10 @@ class Node:
             )
 
     # Results
+
+    def room(self, *shape: int) -> None:
+        """Ask before numbers of a shape are computed. Raises HB0122 when import computes too many."""
+        self.build.charge(math.prod(shape))
 
     def used(self, index: int) -> bool:
         """Whether result `index` has a name."""

@@ -201,6 +201,7 @@ def lrn_v1(node: Node) -> Value:
     if size < 1:
         raise node.refuse(Refusal.ATTRIBUTE, f"attribute size={size} is below 1", lever="check the model")
     alpha, beta, bias = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
+    node.room(channels, channels)
     distance = np.arange(channels) - np.arange(channels)[:, None]
     band = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
     last = node.emit(TransposeOp, x, permutation=_channels_last(rank))

@@ -16,7 +16,9 @@ from hbir.frontends.onnx.tensors import ExternalData, decode_text
 __all__ = ["MAX_OPSET", "MIN_OPSET", "Model", "read_model"]
 
 MIN_OPSET = 7
+"""The oldest opset that is read."""
 MAX_OPSET = 26
+"""The newest opset that is read."""
 MIN_IR_VERSION = 3
 MAX_FILE = (1 << 31) - 1
 """Bytes; protobuf's own limit for one message."""
@@ -105,6 +107,9 @@ def _opsets(imports: Iterable[Any]) -> dict[str, int]:
     for entry in imports:
         domain = decode_text(entry.domain, "a domain")
         opsets[_ALIASES.get(domain, domain)] = entry.version
+        if not 0 <= entry.version < 1 << 31:
+            what, lever = f"opset {entry.version} of domain '{domain}' does not exist", "export the model again"
+            raise ImportModelError(Refusal.OPSET, what, lever=lever)
     version = opsets.get("")
     if version is None and set(opsets) - {CONTRIB}:
         # Every operator is then of a foreign domain, and the refusal of the first one names it.

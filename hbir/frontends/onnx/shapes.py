@@ -44,6 +44,7 @@ def _check_count(node: Node, shape: tuple[int, ...]) -> None:
             why="it is negative or too large",
             lever="check the model",
         )
+    node.room(*shape)
 
 
 @converts("Shape")

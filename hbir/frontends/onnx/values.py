@@ -39,6 +39,7 @@ class Quantized:
 
 
 Value: TypeAlias = Static | Quantized | SSAValue
+"""What a tensor of the model has become: known numbers, integers with their grid, or a value of the graph."""
 
 
 def value_shape(value: Value) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from xdsl.dialects import builtin as b
 from xdsl.ir import Attribute, TypeAttribute
 
 from hbir.ir.bytecode.primitives import damaged
+from hbir.ir.limits import WIDEST
 
 __all__ = ["ATTRIBUTES", "TYPES", "Native", "Source", "Target"]
 
@@ -21,26 +22,69 @@ __all__ = ["ATTRIBUTES", "TYPES", "Native", "Source", "Target"]
 class Target(Protocol):
     """What a row writes to; attributes, types and strings become their numbers."""
 
-    def byte(self, value: int) -> None: ...
-    def bytes(self, data: bytes) -> None: ...
-    def varint(self, value: int) -> None: ...
-    def signed(self, value: int) -> None: ...
-    def attribute(self, value: Attribute) -> None: ...
-    def type(self, value: Attribute) -> None: ...
-    def string(self, value: str) -> None: ...
+    def byte(self, value: int) -> None:
+        """Write one byte."""
+        ...
+
+    def bytes(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        ...
+
+    def varint(self, value: int) -> None:
+        """Write a number from 0 up, in as few bytes as it takes."""
+        ...
+
+    def signed(self, value: int) -> None:
+        """Write a number with a sign."""
+        ...
+
+    def attribute(self, value: Attribute) -> None:
+        """Write the number of an attribute."""
+        ...
+
+    def type(self, value: Attribute) -> None:
+        """Write the number of a type."""
+        ...
+
+    def string(self, value: str) -> None:
+        """Write the number of a string."""
+        ...
 
 
 class Source(Protocol):
     """What a row reads from."""
 
-    def byte(self) -> int: ...
-    def bytes(self, count: int) -> memoryview: ...
-    def varint(self) -> int: ...
-    def signed(self) -> int: ...
-    def count(self) -> int: ...
-    def attribute(self) -> Attribute: ...
-    def type(self) -> Attribute: ...
-    def string(self) -> str: ...
+    def byte(self) -> int:
+        """One byte."""
+        ...
+
+    def bytes(self, count: int) -> memoryview:
+        """The next bytes."""
+        ...
+
+    def varint(self) -> int:
+        """A number from 0 up."""
+        ...
+
+    def signed(self) -> int:
+        """A number with a sign."""
+        ...
+
+    def count(self) -> int:
+        """The length of a list, which what is left of the file can hold."""
+        ...
+
+    def attribute(self) -> Attribute:
+        """An attribute by its number."""
+        ...
+
+    def type(self) -> Attribute:
+        """A type by its number."""
+        ...
+
+    def string(self) -> str:
+        """A string by its number."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -297,6 +341,7 @@ ATTRIBUTES: tuple[Native, ...] = (
     Native(17, b.DenseArrayBase, _write_dense_array, _read_dense_array),
     Native(22, b.FileLineColLoc, _write_file_location, _read_file_range, lambda _: False),
 )  # fmt: skip
+"""The builtin dialect's attributes that have an encoding of their own."""
 
 
 def _write_integer_type(value: b.IntegerType, to: Target) -> None:
@@ -305,8 +350,8 @@ def _write_integer_type(value: b.IntegerType, to: Target) -> None:
 
 def _read_integer_type(source: Source) -> Attribute:
     value = source.varint()
-    if value & 3 == 3 or value >> 2 >= 1 << 24:
-        raise damaged("an integer type of no sign or no width")
+    if value & 3 == 3 or value >> 2 > WIDEST:
+        raise damaged(f"an integer type of no sign, or of more than {WIDEST} bits")
     return b.IntegerType(value >> 2, _SIGNS[value & 3])
 
 
@@ -390,3 +435,4 @@ TYPES: tuple[Native, ...] = (
     Native(15, b.TupleType, _write_tuple, _read_tuple),
     Native(18, b.UnrankedTensorType, _write_unranked, lambda s: b.UnrankedTensorType(s.type())),
 )
+"""The builtin dialect's types that have an encoding of their own."""

@@ -7,9 +7,13 @@ from enum import IntEnum, IntFlag
 __all__ = ["BUILTIN", "MAGIC", "NATIVE_PROPERTIES", "PRODUCER", "RESOURCES", "VERSION", "Mask", "Resource"]
 
 MAGIC = b"ML\xefR"
+"""The first four bytes of a file."""
 VERSION = 6
+"""Version of the format."""
 PRODUCER = b"hbir"
+"""What a file says of the tool that wrote it."""
 BUILTIN = "builtin"
+"""Name of the dialect whose attributes and types have encodings of their own."""
 RESOURCES = "hbir"
 """The group of resources that holds constants: the key of each is its sha256."""
 

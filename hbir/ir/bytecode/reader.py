@@ -9,23 +9,17 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, DictionaryAttr, LocationAttr, ModuleOp
 from xdsl.dialects.func import Func
 from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
-from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError, VerifyException
 
 from hbir.errors import IrError
 from hbir.ir.bytecode.builtin import ATTRIBUTES, TYPES, Native
 from hbir.ir.bytecode.layout import BUILTIN, MAGIC, NATIVE_PROPERTIES, RESOURCES, VERSION, Mask, Resource
 from hbir.ir.bytecode.primitives import Cursor, Section, damaged
+from hbir.ir.limits import DEEPEST, LARGEST, LimitedParser
 from hbir.ir.strings import ascii_literals
-from hbir.ir.text import ESCAPING
+from hbir.ir.text import ESCAPING, raised_here
 
 __all__ = ["read_bytecode"]
-
-DEEPEST = 64
-"""Attributes inside attributes."""
-
-LARGEST = 1 << 21
-"""Attributes that all attributes hold, each counted as often as it stands there: sharing lets a few bytes hold any number."""
 
 _ATTRIBUTE_ROWS = {row.code: row for row in ATTRIBUTES}
 _TYPE_ROWS = {row.code: row for row in TYPES}
@@ -155,7 +149,7 @@ class _Tables:
             raise damaged("a text is not UTF-8") from None
         if entry.dialect == BUILTIN or marked or not text.startswith(("!" if as_type else "#") + entry.dialect + "."):
             raise damaged(f"{text[:40]!r} is no text of dialect {entry.dialect}")
-        parser = Parser(self.context, text, "<bytecode>")
+        parser = LimitedParser(self.context, text, "<bytecode>")
         made = parser.parse_type() if as_type else parser.parse_attribute()
         if parser.pos != len(text):
             raise damaged(f"{text[:40]!r} has something behind its end")
@@ -392,6 +386,8 @@ def read_bytecode(data: memoryview, dialects: Iterable[Dialect]) -> tuple[Module
     except VerifyException as error:
         raise damaged(str(error).strip().splitlines()[-1]) from None
     except ESCAPING as error:
+        if raised_here(error):
+            raise
         raise damaged(f"{type(error).__name__}: {error}") from error
     if not isinstance(module, ModuleOp):
         raise damaged(f"it holds {module.name}, not a module")

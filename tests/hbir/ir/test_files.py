@@ -19,6 +19,7 @@ from hbir import load, save
 from hbir.errors import ConfigError, FileFormatError, IrError
 from hbir.ir.constants import ConstantStore
 from hbir.ir.files import used_blobs
+from hbir.ir.weights import read_weights
 from hbir.module import Module
 from hbir.testing import assert_same_semantics, modules, tensors
 
@@ -136,6 +137,12 @@ def test_hostile_weights_are_refused(tmp_path: Path, name: str) -> None:
     weights.write_bytes(HOSTILE[name](weights.read_bytes()))
     with pytest.raises(FileFormatError, match="HB0601.*net.weights"):
         load(path)
+
+
+def test_a_header_of_many_megabytes_is_not_looked_at() -> None:
+    size = 9 << 20
+    with pytest.raises(FileFormatError, match="header of 9437184 bytes"):
+        read_weights("net.weights", memoryview(size.to_bytes(8, "little") + b"{}".ljust(size)))
 
 
 def test_every_truncation_and_many_flips(tmp_path: Path) -> None:

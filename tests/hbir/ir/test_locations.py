@@ -8,10 +8,11 @@ import pytest
 from xdsl.dialects import builtin as b
 from xdsl.ir import Attribute
 
-from hbir import load, save
+from hbir import export, load, save
 from hbir.errors import IrError
 from hbir.ir.locations import fuse_locations, layer_name, location_names, location_passes, name_location, tag_location
 from hbir.module import Module
+from passes import Pipeline
 from tests.mlir_tools import check_both_directions, joined, run_tosa_opt
 
 RELU = """"builtin.module"() ({
@@ -88,3 +89,16 @@ def test_damaged_locations_are_refused(text: str) -> None:
 def test_names_of_passes_need_not_be_ascii() -> None:
     module, _ = clip('fused<"größe">["schicht"]')
     assert location_passes(Module.parse(str(module))[0].operations[0].location) == ("größe",)
+
+
+def test_names_of_locations_may_stand_behind_their_uses(tmp_path: Path) -> None:
+    """MLIR prints them so unless it is asked for local scope."""
+    module = Pipeline("cancel-transposes,canonicalize,fuse-conv-add-relu").run(export("tests/data/tiny.onnx"))
+    save(module, tmp_path / "m.mlir")
+    text = run_tosa_opt("--mlir-print-op-generic", "--mlir-print-debuginfo", tmp_path / "m.mlir")
+    assert text.rstrip().splitlines()[-1].startswith("#loc")
+    assert str(Module.parse(text, module.constants)) == str(module)
+    wrong = text.replace('"hbir.linear"', '"hbir.linaer"')
+    line = wrong[: wrong.index("linaer")].count("\n") + 1
+    with pytest.raises(IrError, match=f"HB0205.*line {line}"):
+        Module.parse(wrong, module.constants)

@@ -61,6 +61,25 @@ def test_a_users_file_states_only_what_differs(tmp_path: Path) -> None:
         ('base = "nash-e"\n' + ENTRY.format("64").replace("cores", "l2m_bytes"), "HB0507", "l2m_bytes_per_second"),
         ('base = "nash-e"\n' + ENTRY.format('["int4"]').replace("cores", "vector_types"), "HB0507", "int4"),
         ('base = "nash-e"\n' + ENTRY.format("inf").replace("cores", "clock_hz"), "HB0507", "clock_hz"),
+        # Hostile ones: each of these once ended in an exception of Python's own.
+        ("x = " + "[" * 5000, "HB0503", "TOML"),
+        (
+            'base = "nash-e"\n' + ENTRY.format("1" + "0" * 400).replace("cores", "clock_hz"),
+            "HB0506",
+            "number of 1329 bits",
+        ),
+        ('base = "nash-e"\n' + ENTRY.format("1" + "0" * 400), "HB0506", "number of 1329 bits"),
+        ('base = "nash-e"\ncores = 0x' + "f" * 5000, "HB0506", "number of 20000 bits"),
+        ('base = "nash-e"\nname = 0x' + "f" * 5000, "HB0506", "number of 20000 bits"),
+        ("base = 0x" + "f" * 5000, "HB0501", "number of 20000 bits"),
+        (
+            'base = "nash-e"\n' + ENTRY.format("0").replace("cores", "memory_alignment"),
+            "HB0507",
+            "memory_alignment = 0",
+        ),
+        ('base = "nash-e"\n' + "#" * (1 << 18), "HB0502", "bytes"),
+        ("a." * 100_000 + "a = 1", "HB0503", "dots"),
+        ("[" + "a." * 100_000 + "a]", "HB0503", "dots"),
     ],
 )
 def test_bad_files_are_refused_with_the_key(tmp_path: Path, text: str, code: str, words: str) -> None:

@@ -138,12 +138,28 @@ def test_many_bytes_damaged(tmp_path: Path, name: str) -> None:
         "n = Constant <value_float = 1e30> () c = Range(zero, n, one) y = Add(x, c)",
         "n = Constant <value_ints = [99999, 99999]> () e = Expand(ones, n) y = Add(x, e)",
         "n = Constant <value_ints = [999999999]> () e = Tile(ones, n) y = Add(x, e)",
+        # Each of these is below the limit of one tensor; all of them together are not.
+        "n = Constant <value_ints = [4000000]> () c0 = ConstantOfShape(n)"
+        + "".join(f" c{i} = Add(c{i - 1}, one)" for i in range(1, 40))
+        + " y = Add(x, c39)",
+        "n = Constant <value_ints = [4000000]> () c = ConstantOfShape(n)"
+        + "".join(f" r{i} = ReduceSum <keepdims = 0> (c)" for i in range(40))
+        + " y = Add(x, r0)"
+        + "".join(f" z{i} = Add(x, r{i})" for i in range(40)),
+        (
+            "n = Constant <value_ints = [2, 2000000]> () i = ConstantOfShape(m) j = Cast <to = 7> (i) c = ConstantOfShape(n)"
+            " g = Gather <axis = 0> (c, j) y = Add(x, g)"
+        ),
+        "n = Constant <value_ints = [30000, 30000]> () s = Expand(x1, n) y = Trilu(s)",
+        "n = Constant <value_ints = [1, 30000, 1, 1]> () s = Expand(x1, n) y = LRN <size = 5> (s)",
+        "d = Constant <value_int = 100000000> () y = OneHot(zero_i, d, pair)",
         "n = Constant <value_ints = [0, 999999999]> () e = Pad(ones, n) y = Add(x, e)",
     ],
 )
 def test_small_file_cannot_ask_for_much_memory(body: str) -> None:
-    constants = {"zero": np.float32(0), "one": np.float32(1), "ones": np.ones(1, np.float32)}
-    model = text_model(body, "(float[8] x) => (float[N] y)", constants=constants)
+    constants = {"zero": np.float32(0), "one": np.float32(1), "ones": np.ones(1, np.float32), "m": np.array([1000])}
+    constants |= {"zero_i": np.array([0]), "pair": np.array([0, 1], np.float32)}
+    model = text_model(body, "(float[8] x, float[1] x1) => (float[N] y)", constants=constants)
     tracemalloc.start()
     try:
         with pytest.raises(ImportModelError) as caught:
@@ -211,3 +227,14 @@ def test_import_is_linear(tmp_path: Path) -> None:
         export(path)  # what is loaded once
         counts.append(calls_of_import(path))
     assert counts[1] <= 4.2 * counts[0]
+
+
+@pytest.mark.parametrize("version", [1 << 40, -1, -(1 << 63)])
+def test_opset_of_another_domain_that_does_not_exist(version: int) -> None:
+    model = text_model("y = Relu (x)", "(float[8] x) => (float[8] y)", domains=', "com.microsoft" : 1')
+    model.graph.node[0].domain, model.graph.node[0].op_type = "com.microsoft", "Gelu"
+    model.opset_import[1].version = version
+    with pytest.raises(ImportModelError) as caught:
+        export(model)
+    assert caught.value.code == "HB0105"
+    assert str(version) in str(caught.value)

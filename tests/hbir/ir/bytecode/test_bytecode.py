@@ -203,3 +203,14 @@ def test_random_damage_never_escapes(tmp_path: Path) -> None:
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         check_refused_or_whole(bytes(data), tmp_path)
+
+
+def test_integer_types_have_a_width_that_can_be_computed_with() -> None:
+    for width, known in ((1024, True), (1025, False), (1 << 23, False)):
+        module = b.ModuleOp([], {"hbir.a": b.IntegerAttr(1, b.IntegerType(width))})
+        data = memoryview(b"".join(write_bytecode(module, {})))
+        if known:
+            assert print_module(read_bytecode(data, all_dialects())[0]) == print_module(module)
+        else:
+            with pytest.raises(HbError, match="1024 bits"):
+                read_bytecode(data, all_dialects())
