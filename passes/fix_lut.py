@@ -54,6 +54,7 @@ class FixLut(Pass):
     promise: ClassVar[Promise] = Promise.NUMERIC
 
     bound: int | float = 64.0
+    """Largest accepted error of an int16 table, in steps of its result."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.bound < np.inf:

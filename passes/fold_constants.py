@@ -29,6 +29,7 @@ class FoldConstants(Pass):
     promise: ClassVar[Promise] = Promise.EXACT
 
     largest: int = 65536
+    """Elements up to which a result is folded in any case."""
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

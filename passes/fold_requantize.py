@@ -108,7 +108,9 @@ class FoldRequantize(Pass):
     promise: ClassVar[Promise] = Promise.EXACT
 
     multiplier_bits: int = 15
+    """Width of multipliers for int8 results."""
     high_multiplier_bits: int = 31
+    """Width of multipliers for int16 and int32 results."""
 
     def __post_init__(self) -> None:
         for option in ("multiplier_bits", "high_multiplier_bits"):

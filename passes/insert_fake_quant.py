@@ -82,9 +82,13 @@ class InsertFakeQuant(Pass):
     promise: ClassVar[Promise] = Promise.NUMERIC
 
     activation_bits: int = 8
+    """Width of activations: 8 or 16."""
     weight_bits: int = 8
+    """Width of weights: 8 or 16."""
     head_bits: int = 16
+    """Width of the values that lead to the outputs: 8 or 16."""
     per_channel: bool = True
+    """Whether each output channel of a weight has a scale of its own."""
     grids: Mapping[tuple[str, int], UniformQuantizedType] = field(
         default_factory=dict[tuple[str, int], UniformQuantizedType], repr=False
     )

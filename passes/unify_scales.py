@@ -83,6 +83,7 @@ class UnifyScales(Pass):
     promise: ClassVar[Promise] = Promise.NUMERIC
 
     ratio: int | float = 2.0
+    """Largest loss of resolution, as a factor, for which an operand with other readers follows."""
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):

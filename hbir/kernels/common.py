@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 __all__ = ["Pad", "Pair", "accumulator_dtype", "address", "check_image", "make_record", "result_array", "window_output"]
 
-Pair = Sequence[int]  # two, of height and width
-Pad = Sequence[int]  # four: top, left, bottom, right
+Pair = Sequence[int]
+"""Two numbers: of height and width."""
+Pad = Sequence[int]
+"""Four numbers: top, left, bottom, right."""
 
 
 def accumulator_dtype(*operands: npt.NDArray[Any]) -> np.dtype[Any]:

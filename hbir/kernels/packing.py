@@ -15,6 +15,7 @@ import numpy.typing as npt
 __all__ = ["LANES", "is_depthwise", "pack_weight", "packed_size", "unpack_weight"]
 
 LANES = 16
+"""Output channels that lie side by side in a packed weight."""
 DEPTH = 4  # K elements that sit side by side: the four bytes of one int8 dot-product lane
 
 

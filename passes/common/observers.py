@@ -186,6 +186,7 @@ OBSERVERS: dict[str, Callable[[Histogram, Request], Range]] = {
 """Range estimators by name; each takes (histogram, request) and returns (low, high)."""
 
 DEFAULT_OBSERVER = "mse"
+"""What `default` stands for."""
 
 OBSERVER_NAMES = ("default", *OBSERVERS)
 """What can be asked for."""

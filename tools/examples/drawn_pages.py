@@ -180,13 +180,12 @@ def write_example(out: Path, *, calibration: int = 40, evaluation: int = 80) -> 
     return config
 
 
-@click.command(
-    help="Draw text pages for the page orientation network and write an hb_compile configuration to OUT_DIR."
-)
+@click.command()
 @click.argument("out_dir", type=click.Path(path_type=Path))
 @click.option("--calibration", default=40, show_default=True, type=click.IntRange(1, 99_999), help="Calibration pages.")
 @click.option("--evaluation", default=80, show_default=True, type=click.IntRange(1, 99_999), help="Evaluation pages.")
 def main(out_dir: Path, calibration: int, evaluation: int) -> None:
+    """Draw text pages for the page orientation network and write an hb_compile configuration to OUT_DIR."""
     try:
         config = write_example(out_dir, calibration=calibration, evaluation=evaluation)
     except HbError as error:

@@ -45,10 +45,12 @@ class Memory:
 
     @property
     def dynamic(self) -> int:
+        """Bytes of DDR for the data of one run."""
         return self.input + self.output + self.intermediate + self.temporary
 
     @property
     def minimum(self) -> int:
+        """Bytes of DDR that the model needs, with the file."""
         return self.dynamic + self.static
 
 
@@ -107,10 +109,12 @@ class Report:
 
     @property
     def device_us(self) -> float:
+        """Device time of one frame, in microseconds."""
         return self.microseconds(self.cycles)
 
     @property
     def dispatch_us(self) -> float:
+        """Host time to start one inference, in microseconds."""
         return 1e6 * self.march.dispatch_seconds
 
     @property
@@ -125,6 +129,7 @@ class Report:
 
     @property
     def ddr_bytes(self) -> int:
+        """Bytes read from and written to DDR."""
         return self.ddr_read + self.ddr_written
 
     @property

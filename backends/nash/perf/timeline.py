@@ -14,6 +14,7 @@ from backends.nash.simulator import Timing
 __all__ = ["COMPUTE_UNITS", "Interval", "Span", "intervals", "layer_cycles", "spans_of"]
 
 COMPUTE_UNITS = ("TAE", "VAE", "AAE", "TRANS", "VPU", "SPU")
+"""The units that compute; the others move data."""
 
 # Who owns a cycle in which several units run: the last of these.
 _ORDER = ("LOAD", "STORE", "HOST", "TRANS", "SPU", "VPU", "AAE", "VAE", "TAE")

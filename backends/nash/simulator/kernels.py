@@ -18,7 +18,9 @@ from hbir.numerics import apply_scale
 __all__ = ["BINDERS", "Arrays", "Step"]
 
 Step: TypeAlias = Callable[[], object]
+"""What carries an instruction out."""
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""An instruction's operands by name, as arrays over the memories."""
 
 
 def _out(p: Params) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Timing:
 
     @property
     def frames_per_second(self) -> float:
+        """Frames over the device time of all of them."""
         return len(self.start) / self.seconds if self.cycles else math.inf
 
 

@@ -19,10 +19,12 @@ _BLOCK = 512
 BOUNDARY = record_dtype(
     ("tasks", "count", "real", "integer", "size", "zero_point", "lo", "hi", "scales", "channels"), ("scale",)
 )
+"""The parameters of `quantize_task` and `dequantize_task`."""
 
 
 @task(BOUNDARY)
 def quantize_task(index, record):
+    """Float32 values to integers, the part `index` of them."""
     q = carray(record, 1)[0]
     scale, zero_point = np.float32(q.scale), q.zero_point
     lo, hi = np.float32(q.lo - zero_point), np.float32(q.hi - zero_point)
@@ -40,6 +42,7 @@ def quantize_task(index, record):
 
 @task(BOUNDARY)
 def dequantize_task(index, record):
+    """Integers to float32 values, the part `index` of them."""
     q = carray(record, 1)[0]
     buffer = np.empty(_BLOCK, np.int64)
     last = q.count * (index + 1) // q.tasks

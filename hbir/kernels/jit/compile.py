@@ -44,6 +44,7 @@ def released(function: Callable[..., Any]) -> Any:
 
 
 apply_scale = numba.njit(_apply_scale)
+"""`hbir.numerics.rescale.apply_scale`, compiled."""
 
 
 def c_function(arguments: int) -> Callable[[Callable[..., None]], int]:

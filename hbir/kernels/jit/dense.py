@@ -31,6 +31,7 @@ CONV = record_dtype((
     "groups", "kernel_height", "kernel_width", "stride_y", "stride_x", "top", "left", "dilation_y", "dilation_x",
     "zp_out", "lo", "hi", "residual_multiplier", "residual_shift", "residual_zp", "out_multiplier", "out_shift",
 ))  # fmt: skip
+"""The parameters of every convolution task."""
 
 
 @inner
@@ -180,6 +181,7 @@ def _tap_pointers(c, tile_rows, base, origin_y, origin_x, pointers):
 
 @task(CONV)
 def dense_task(index, record):
+    """Part `index` of an int8 convolution whose outputs read many input channels, in tiles of rows and columns."""
     c = carray(record, 1)[0]
     kernel = c.kernel_height * c.kernel_width
     depth = (kernel * c.cin + 3) // 4  # quads of one packed column

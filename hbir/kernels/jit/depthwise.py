@@ -33,6 +33,7 @@ def _multiplied(repeat, first, count, taps, pointers, weight, sums):
 
 @task(CONV)
 def depthwise_task(index, record):
+    """Part `index` of an int8 convolution whose outputs read one input channel each."""
     c = carray(record, 1)[0]
     taps = c.kernel_height * c.kernel_width
     blocks = (c.cout + 15) // 16

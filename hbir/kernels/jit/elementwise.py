@@ -14,6 +14,7 @@ from hbir.kernels.jit.simd import pointer_int8, pointer_int16, pointer_int64
 __all__ = ["ELEMENTWISE", "OPERATIONS", "elementwise_task"]
 
 OPERATIONS = ("add", "sub", "mul", "product", "rescale", "table_int8", "table_int16", "table_segmented")
+"""What `elementwise_task` can do; a record names one by its position."""
 _BLOCK = 512
 _SEGMENTS = 64  # at most, of a segmented table; each has as many entries
 
@@ -27,6 +28,7 @@ ELEMENTWISE = record_dtype((
     "zp_out", "lo", "hi", "rescaled",
     "m", "m_size", "m_stride", "s", "s_size", "s_stride", "starts", "spacings", "segments",
 ))  # fmt: skip
+"""The parameters of `elementwise_task`."""
 
 
 @inner
@@ -113,6 +115,7 @@ def _rescale(e, left, count):
 
 @task(ELEMENTWISE)
 def elementwise_task(index, record):
+    """Part `index` of an elementwise operation, row by row."""
     e = carray(record, 1)[0]
     length = pointer_int64(e.sizes)[e.rank - 1]
     last = e.rank - 1

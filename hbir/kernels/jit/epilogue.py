@@ -55,6 +55,7 @@ class Lanes:
         return self._emit("shl", self._other(other), self.value)
 
     def clamp(self, lo: Lanes, hi: Lanes) -> Lanes:
+        """Each lane held between `lo` and `hi`."""
         builder = self.builder
         raised = builder.select(builder.icmp_signed(">", self.value, lo.value), self.value, lo.value)
         return Lanes(builder, builder.select(builder.icmp_signed("<", raised, hi.value), raised, hi.value))

@@ -20,12 +20,14 @@ POOL = record_dtype((
     "y", "y_n", "y_h", "y_w", "y_c", "batch", "out_height", "out_width",
     "kernel_height", "kernel_width", "stride_y", "stride_x", "top", "left", "zp_in", "zp_out", "lo", "hi", "scales",
 ))  # fmt: skip
+"""The parameters of `avg_pool_task` and `max_pool_task`."""
 
 # As above; `rows`: address of int64[out_height][3] (lower row, upper row, fraction), `columns` likewise.
 RESIZE = record_dtype((
     "tasks", "x", "x_n", "x_h", "x_w", "x_c", "channels", "y", "y_n", "y_h", "y_w", "y_c", "batch", "out_height", "out_width",
     "rows", "columns", "unit_y", "unit_x", "zp_in", "rescaled", "multiplier", "shift", "zp_out", "lo", "hi",
 ))  # fmt: skip
+"""The parameters of `bilinear_task`."""
 
 
 @inner
@@ -60,6 +62,7 @@ def _fill_lowest(target, size, channels):
 
 @task(POOL)
 def max_pool_task(index, record):
+    """Part `index` of a max pool."""
     p = carray(record, 1)[0]
     rows = p.batch * p.out_height
     best = np.empty(2 * p.channels, np.int8)
@@ -94,6 +97,7 @@ def _add_row(sums, source, size, channels):
 
 @task(POOL)
 def avg_pool_task(index, record):
+    """Part `index` of an average pool."""
     p = carray(record, 1)[0]
     scales = pointer_int64(p.scales)
     sums, results = np.empty(p.channels, np.int32), np.empty(p.channels, np.int64)
@@ -118,6 +122,7 @@ def avg_pool_task(index, record):
 
 @task(RESIZE)
 def bilinear_task(index, record):
+    """Part `index` of a bilinear resize."""
     p = carray(record, 1)[0]
     rows, columns = pointer_int64(p.rows), pointer_int64(p.columns)
     a, b = np.empty(p.channels, np.int64), np.empty(p.channels, np.int64)

@@ -45,6 +45,7 @@ def _finish(c, first, count, sums, target, other):
 
 @task(CONV)
 def scalar_task(index, record):
+    """Part `index` of any convolution, one output channel after another: where no vector instructions fit."""
     c = carray(record, 1)[0]
     depthwise = c.groups > 1 and c.cin == 1
     size = c.row_block  # bytes of a weight; this task calls no tiles

@@ -269,10 +269,15 @@ def _pointer(kind: Any) -> Any:
 
 
 pointer_int8 = _pointer(types.int8)
+"""An address as a pointer to int8."""
 pointer_int16 = _pointer(types.int16)
+"""An address as a pointer to int16."""
 pointer_int32 = _pointer(types.int32)
+"""An address as a pointer to int32."""
 pointer_int64 = _pointer(types.int64)
+"""An address as a pointer to int64."""
 pointer_float32 = _pointer(types.float32)
+"""An address as a pointer to float32."""
 
 
 def _caller(count: int) -> Any:
@@ -359,4 +364,6 @@ def _copy_word(bits: int) -> Any:
 
 
 copy_word4 = _copy_word(32)
+"""Copy four bytes from one address to another, of any alignment."""
 copy_word8 = _copy_word(64)
+"""Copy eight bytes from one address to another, of any alignment."""

@@ -89,8 +89,10 @@ def narrow_factors(multiplier, shift, first, count, columns, factors):
 
 
 MODES = ("plain", "residual", "raw")
+"""What an epilogue does after the sums: rescale, rescale with a residual, or nothing."""
 # What `finish` reads, in order: the fields of `finish_function`, then how to get the residual.
 EPILOGUE_FIELDS = 20
+"""Number of int64 that `finish` reads."""
 _plain_8, _plain_16, _plain_32 = (finish_function(bits, "plain") for bits in (8, 16, 32))
 _residual_8, _residual_16, _residual_32 = (finish_function(bits, "residual") for bits in (8, 16, 32))
 _raw_32 = finish_function(32, "raw")

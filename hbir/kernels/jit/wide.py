@@ -84,6 +84,7 @@ def _depthwise(pointers, taps, offset, weight, count, start, sums):
 
 @task(CONV)
 def wide_task(index, record):
+    """Part `index` of a convolution of int16 activations, whose sums need more than 32 bits."""
     c = carray(record, 1)[0]
     kernel = c.kernel_height * c.kernel_width
     depthwise = c.groups > 1 and c.cin == 1

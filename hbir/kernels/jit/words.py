@@ -21,7 +21,9 @@ from hbir.kernels.jit.vectors import ACC, I8, I32, I64, const, load, masked_load
 __all__ = ["QUADS", "TAPS", "word_depthwise_function", "word_tile_function"]
 
 QUADS = 255  # quads of K for one dense tile: a lane gets two products of each, 255 * 2 * 2^22 < 2^31 <= 256 * 2 * 2^22
+"""Most quads of K that one dense tile sums without overflow."""
 TAPS = 511  # taps for one depthwise tile: 511 * 2^22 < 2^31 <= 512 * 2^22
+"""Most taps that one depthwise tile sums without overflow."""
 
 _I16 = ir.IntType(16)
 _BYTES, _WORDS, _PRODUCTS = (ir.VectorType(kind, 32) for kind in (I8, _I16, I32))
