@@ -45,8 +45,12 @@ class _Memory:
 
     def __init__(self, model: Model) -> None:
         m = model.memories
-        self.bytes = {("DDR", 0): _aligned(m.ddr), ("L2M", 0): _aligned(m.l2m)}
-        self.bytes |= {("L1M", core): _aligned(m.l1m) for core in range(m.cores)}
+        try:
+            self.bytes = {("DDR", 0): _aligned(m.ddr), ("L2M", 0): _aligned(m.l2m)}
+            self.bytes |= {("L1M", core): _aligned(m.l1m) for core in range(m.cores)}
+        except MemoryError:
+            what = f"the model asks for {m.ddr} bytes of DDR, which this machine does not have"
+            raise SimulationError(13, what, lever="run it on a larger machine") from None
         self.constants = m.constants
         self.bytes["DDR", 0][: m.constants] = np.frombuffer(model.constants, np.uint8)
 
@@ -202,8 +206,8 @@ def bind(model: Model, *, check: bool = False, verify: bool = True) -> Bound:
     """Prepare a model for running: verify its program, lay out its memories, bind its instructions.
 
     `check` runs with poisoned memory in another legal order and looks at every read. `verify=False` skips the proof,
-    for a program that was verified before. Raises what `verify_model` raises, and SimulationError HB0710 for a bad host
-    call.
+    for a program that was verified before. Raises what `verify_model` raises, SimulationError HB0710 for a bad host
+    call, and HB0713 for memories that this machine does not have.
     """
     if verify:
         verify_model(model)

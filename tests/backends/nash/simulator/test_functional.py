@@ -392,3 +392,13 @@ def test_host_constants_may_lie_anywhere() -> None:
         found = bind(replace(model, host=replace(model.host, constants=constants))).run(feed)
         for name, value in expected.items():
             assert found[name].tobytes() == value.tobytes(), (shift, name)
+
+
+def test_memories_beyond_those_of_the_machine_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    model = host_model()
+    monkeypatch.setattr("backends.nash.simulator.functional._aligned", full)
+    with pytest.raises(SimulationError, match=f"HB0713: the model asks for {model.memories.ddr} bytes of DDR"):
+        bind(model)
