@@ -181,20 +181,35 @@ def _call(
     bind = op.binder(constants)
     if bind is None:
         buffers.alias(outputs, inputs)
-        return _in_order(op.evaluator(constants))
+        return _in_order(op, op.evaluator(constants))
     type_ = op.results[0].type
     dtype = element_dtype(tensor_type(type_).element_type)
     return reusing(bind, buffers.take(outputs[0], shape_of(type_), dtype))
 
 
-def _in_order(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` with results whose elements lie in order: numpy takes another loop for others, and floats another last bit."""
+def _in_order(op: HbOperation, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` with results whose elements lie in order: numpy takes another loop for others, and floats another last bit.
+
+    The results have the shapes and dtypes of the operation's types: one that says otherwise is a mistake that must be seen.
+    """
+    types = [tensor_type(result.type) for result in op.results]
+    wanted = [(type_.get_shape(), element_dtype(type_.element_type)) for type_ in types]
 
     def run(*operands: Array | None) -> Any:
         results = call(*operands)
-        if isinstance(results, tuple):
-            return tuple(np.asarray(result, order="C") for result in cast(tuple[Array, ...], results))
-        return np.asarray(results, order="C")
+        several = isinstance(results, tuple)
+        arrays = [np.asarray(r, order="C") for r in (cast(tuple[Array, ...], results) if several else (results,))]
+        found = [(array.shape, array.dtype) for array in arrays]
+        if found != wanted:
+            shown = [", ".join(f"{dtype}{list(shape)}" for shape, dtype in each) for each in (found, wanted)]
+            raise IrError(
+                20,
+                f"{op.name} gives {shown[0]}",
+                where=f"layer '{layer_name(op)}'",
+                why=f"its type says {shown[1]}",
+                lever="let `evaluate` of the operation give what `infer` says",
+            )
+        return tuple(arrays) if several else arrays[0]
 
     return run
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from functools import cache
 from importlib import import_module
@@ -22,15 +23,16 @@ from xdsl.utils.exceptions import VerifyException
 
 import passes
 from hbir.arguments import checked_path, shown
-from hbir.errors import PassError
+from hbir.dialects.base import Array
+from hbir.errors import HbError, IrError, PassError
 from hbir.module import Module, checked_module
 from passes.common.provenance import changes_tagged
-from passes.debugging.equivalence import Feeds, check_promise, generated_inputs
+from passes.debugging.equivalence import Feeds, check_promise, generated_feeds
 from passes.debugging.printing import Printer
 from passes.debugging.reproducer import INPUTS, MODULE, write_reproducer
 from passes.debugging.trace import Trace
 
-__all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass"]
+__all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass", "pass_text"]
 
 
 class Promise(Enum):
@@ -119,7 +121,7 @@ def _steps(given: object) -> tuple[Pass, ...]:
 
 def _parse(text: str) -> tuple[Pass, ...]:
     try:
-        specs = list(parse_pipeline(text))
+        specs = list(parse_pipeline(re.sub(r",\s+", ",", text.strip())))
     except BaseException as error:  # xDSL's ArgSpecParseError derives from BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
@@ -233,10 +235,16 @@ class Pipeline:
                 for watch in watchers:
                     watch(step, report, work)
                 if trace is not None:
-                    trace.add(str(step.spec()), f"{report.summary}; promises {step.promise.value}", work)
-        finally:
+                    trace.add(pass_text(step), f"{report.summary}; promises {step.promise.value}", work)
+        except Exception as error:
             if trace is not None and self.trace is not None:
-                trace.write(self.trace)
+                try:
+                    trace.write(self.trace)
+                except HbError as refusal:
+                    error.add_note(f"there is no trace: {refusal}")
+            raise
+        if trace is not None and self.trace is not None:
+            trace.write(self.trace)
         return work
 
     def _run_step(self, step: Pass, work: Module) -> PassReport:
@@ -246,13 +254,22 @@ class Pipeline:
             step.run(work)
         seconds = time.perf_counter() - start
         if self.verify != "none":
-            work.verify()
+            self._check_structure(step, work)
         if before is not None:
             check_promise(step.name, step.promise.name, before, work, self.feeds)
         after = _counts(work)
         kinds = {k: after[k] - counts[k] for k in sorted({*counts, *after}) if after[k] != counts[k]}
         snapshot = work.clone() if self.snapshots else None
         return PassReport(step.name, seconds, counts.total(), after.total(), kinds, snapshot)
+
+    def _check_structure(self, step: Pass, work: Module) -> None:
+        try:
+            work.verify()
+        except IrError as error:
+            what = f"pass '{step.name}' left a module that does not verify"
+            why = f"{error.code}: {error.what}" + (f"; {error.why}" if error.why else "")
+            lever = "report it with the reproducer folder"
+            raise PassError(6, what, where=error.where, why=why, lever=lever) from error
 
     def _watchers(self, module: Module) -> list[Observer]:
         watchers = [] if self.observer is None else [self.observer]
@@ -268,14 +285,79 @@ class Pipeline:
         work = module.clone()
         for step in self.steps[:failing]:
             step.run(work)
-        command = ["hbir-opt", MODULE, "-p", _text(self.steps[failing:]), "--verify", self.verify]
+        left = self.steps[failing:]
+        command = ["hbir-opt", MODULE, "-p", _text(left), "--verify", self.verify]
         # Each of several functions is run on inputs generated for it.
-        inputs = None if len(work) != 1 else self.feeds[0] if self.feeds else generated_inputs(work[0])
-        write_reproducer(folder, work, command if inputs is None else [*command, "--feeds", INPUTS], error, inputs)
+        inputs = self._failing_feed(left[0], work) if len(work) == 1 else None
+        notes = [f"hbir-opt does not know '{step.name}': it needs an entry point" for step in left if not _known(step)]
+        try:
+            command = command if inputs is None else [*command, "--feeds", INPUTS]
+            write_reproducer(folder, work, command, error, inputs, notes)
+        except HbError as refusal:
+            # What went wrong first is what the user is to hear of.
+            error.add_note(f"there is no reproducer: {refusal}")
+
+    def _failing_feed(self, step: Pass, module: Module) -> Mapping[str, Array]:
+        """The input set on which a pass breaks its promise; the first one for any other failure."""
+        feeds = self.feeds or generated_feeds(module[0])
+        for feed in feeds if self.verify == "exec" else ():
+            work = module.clone()
+            try:
+                step.run(work)
+                work.verify()
+                check_promise(step.name, step.promise.name, module, work, [feed])
+            except PassError:
+                return feed
+            except Exception:  # noqa: BLE001 - the pass itself fails, whatever the inputs
+                break
+        return feeds[0]
+
+
+def pass_text(step: Pass) -> str:
+    """`name{option=value}` with the options that are not as by default; the pipeline parser reads it back.
+
+    An option that has no text (a table of grids, say) is shown by its type, as in `grids=<dict>`, which no parser takes.
+    """
+    given = {f.name: getattr(step, f.name) for f in fields(step) if f.init}
+    standard = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(step)}
+    options = [
+        name.replace("_", "-") + ("" if value is None else f"={_option_text(value)}")
+        for name, value in given.items()
+        if not _same_option(value, standard[name])
+    ]
+    return f"{step.name}{{{' '.join(options)}}}" if options else step.name
+
+
+def _same_option(value: object, standard: object) -> bool:
+    # Comparing arrays gives an array.
+    return type(value) is type(standard) and isinstance(value, _PLAIN) and value == standard
+
+
+_PLAIN = (str, int, float, bool, tuple, dict, type(None))
+
+
+def _option_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and "e" in (text := repr(value)):
+        # The parser takes an exponent behind a point only.
+        return text if "." in text else text.replace("e", ".0e")
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and not set(value) & set('"\\\n'):
+        return f'"{value}"'
+    if isinstance(value, tuple) and value:
+        return ",".join(_option_text(part) for part in cast(tuple[object, ...], value))
+    return f"<{cast(object, value).__class__.__name__}>"
 
 
 def _text(steps: Iterable[Pass]) -> str:
-    return ",".join(str(step.spec()) for step in steps)
+    return ",".join(map(pass_text, steps))
+
+
+def _known(step: Pass) -> bool:
+    name = step.name
+    return name in available_passes() and load_pass(name) is type(step)
 
 
 def _counts(module: Module) -> Counter[str]:

@@ -265,7 +265,7 @@ def _terminate(number: int, frame: object) -> None:
 def _fail(text: str, error: BaseException, log: Log | None, status: int) -> None:
     if log is not None:
         log.error(error)
-    paragraph = _visible(" ".join(text.split()))
+    paragraph = _visible(" ".join(" ".join((text, *getattr(error, "__notes__", ()))).split()))
     if sys.stderr.isatty():
         from rich.text import Text
 

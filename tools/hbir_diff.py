@@ -98,10 +98,10 @@ def _only_binary(found: HbmDiff, part: str | None) -> HbmDiff:
 def _steps(module: Module, pipeline: str) -> Iterable[tuple[str, ModuleDiff]]:
     """What each pass changed; passes that changed nothing are left out."""
     from passes.debugging.trace import Trace
-    from passes.manager import Pipeline
+    from passes.manager import Pipeline, pass_text
 
     trace = Trace(module)
-    Pipeline(pipeline, observer=lambda step, _, after: trace.add(str(step.spec()), "", after)).run(module)
+    Pipeline(pipeline, observer=lambda step, _, after: trace.add(pass_text(step), "", after)).run(module)
     return [(step.name, step.changes) for step in trace.steps if step.changes]
 
 

@@ -320,8 +320,13 @@ def _largest_difference(a: Array | None, b: Array | None) -> str:
     """How far two constants of one shape and type lie apart."""
     if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return ""
-    apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    return f"{int(np.count_nonzero(apart))} of {apart.size} numbers differ, by {apart.max(initial=0):.6g} at most"
+    other = ~((a == b) | ((a != a) & (b != b)))
+    if not other.any():
+        return "no number differs in value"
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(a[other].astype(np.float64) - b[other].astype(np.float64))
+    by = f"by {apart.max():.6g} at most" if np.isfinite(apart).all() else "some from NaN or infinity"
+    return f"{int(np.count_nonzero(other))} of {a.size} numbers differ, {by}"
 
 
 def _blob_text(blob: BlobAttr) -> str:

@@ -19,7 +19,7 @@ from hbir.ir.locations import layer_name
 from hbir.ir.order import check_order
 from hbir.ir.strings import ascii_literals, restore_literals
 
-__all__ = ["ESCAPING", "parse_module", "print_module", "raised_here", "verify_module"]
+__all__ = ["ESCAPING", "MlirParser", "parse_module", "print_module", "raised_here", "verify_module"]
 
 
 # What xDSL raises, beside its own errors, over operations that lack a property or attributes of a surprising kind.
@@ -49,7 +49,7 @@ class _Printer(Printer):
         super().print_attr_dict(dict(sorted(attr_dict.items())))
 
 
-class _Parser(LimitedParser):
+class MlirParser(LimitedParser):
     """Reads what is MLIR's but not xDSL's: fused locations with metadata, ``fused<"pass">["layer"]``."""
 
     def _parse_location(self) -> LocationAttr:
@@ -137,7 +137,7 @@ def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text
     for dialect in (Builtin, Func, *dialects):
         context.load_dialect(dialect)
     try:
-        module = _Parser(context, text, source).parse_module()
+        module = MlirParser(context, text, source).parse_module()
     except ParseError as error:
         span = error.span
         line = text.count("\n", 0, span.start) + 1

@@ -39,13 +39,15 @@ def assert_same_semantics(
     feeds: Iterable[Mapping[str, Array]] | None = None,
     tolerance: float = 0.0,
 ) -> None:
-    """Every function gives the same outputs: names, shapes, dtypes, and values.
+    """Both have the same functions, and every function gives the same outputs: names, shapes, dtypes, and values.
 
     `feeds` are input sets for all functions (default: three of `example_feeds`). Integers compare with `==`; floats may
     differ by `tolerance` times the largest finite value of the output (0: equal). NaN equals NaN. Raises AssertionError::
 
         assert_same_semantics(module, Pipeline("fold-constants,dead-code").run(module))
     """
+    names = [[function.name for function in module] for module in (before, after)]
+    assert names[0] == names[1], f"functions {names[1]} instead of {names[0]}"
     for old, new in zip(before.functions, after.functions, strict=True):
         for feed in [example_feeds(old, seed) for seed in range(3)] if feeds is None else feeds:
             expected, actual = old.feed(feed), new.feed(feed)

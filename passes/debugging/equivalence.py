@@ -12,37 +12,57 @@ from hbir.errors import PassError
 from hbir.module import Function, Module
 from passes.debugging.differences import FLOAT_TOLERANCE, differences
 
-__all__ = ["Feeds", "check_promise", "generated_inputs"]
+__all__ = ["Feeds", "check_promise", "generated_feeds", "generated_inputs"]
 
 Feeds: TypeAlias = Sequence[Mapping[str, Array]]
 """Input sets: each names every input of a function."""
 
 
 def generated_inputs(function: Function, seed: int = 0) -> dict[str, Array]:
-    """One deterministic input set: standard normal floats, integers over their whole range, booleans of both kinds."""
+    """One deterministic input set. Seed 0: standard normal floats, integers over their whole range, booleans of both kinds.
+
+    Other seeds mix in what breaks things: floats far out, zero and halves; the limits of integers.
+    """
     rng = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     for argument in function.flatten_inputs:
         dtype, shape = argument.type.np_dtype, argument.type.shape
         if np.issubdtype(dtype, np.floating):
-            feeds[argument.name] = rng.standard_normal(shape).astype(dtype)
+            array, special = rng.standard_normal(shape), _SPECIAL
         elif dtype == np.bool_:
-            feeds[argument.name] = rng.integers(0, 2, shape).astype(np.bool_)
+            array, special = rng.integers(0, 2, shape), np.zeros(0)
         else:
             limits = np.iinfo(dtype)
-            feeds[argument.name] = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+            array = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+            special = np.array([limits.min, limits.max, 0, 1], dtype)
+        if seed and special.size:
+            array = np.where(rng.random(shape) < 0.25, rng.choice(special, shape), array)
+        feeds[argument.name] = np.asarray(array).astype(dtype)
     return feeds
+
+
+_SPECIAL = np.array([0.0, 0.5, -0.5, 1.5, 3.0, -3.0, 6.5, -8.0, 20.0])
+
+
+def generated_feeds(function: Function) -> list[dict[str, Array]]:
+    """The input sets on which a function is run when nobody gives any."""
+    return [generated_inputs(function, seed) for seed in range(3)]
 
 
 def check_promise(name: str, promise: str, before: Module, after: Module, feeds: Feeds = ()) -> None:
     """Raise PassError HB0305 when results differ more than the promise allows.
 
     Names, shapes and dtypes stay under every promise. EXACT: all values equal. LAYOUT: integers equal, floats within 1e-4
-    of the largest value. NUMERIC: values may change. NaN equals NaN. `feeds` are the input sets, the same for all functions;
-    without any, each function is run on `generated_inputs`.
+    of the largest value. NUMERIC: values may change, but what was finite stays finite. NaN equals NaN. `feeds` are the input
+    sets, the same for all functions; without any, each function is run on `generated_feeds`.
     """
+    names = [[function.name for function in module] for module in (before, after)]
+    if names[0] != names[1]:
+        raise _broken(
+            name, promise, before.functions[0] if len(before) else None, f"the functions {names[0]} into {names[1]}"
+        )
     for old, new in zip(before.functions, after.functions, strict=True):
-        for feed in feeds or [generated_inputs(old)]:
+        for feed in feeds or generated_feeds(old):
             _check_run(name, promise, old, old.feed(feed), new.feed(feed))
 
 
@@ -54,18 +74,21 @@ def _check_run(name: str, promise: str, old: Function, expected: dict[str, Array
         if (value.dtype, value.shape) != (got.dtype, got.shape):
             change = f"output '{key}' from {value.dtype}{list(value.shape)} to {got.dtype}{list(got.shape)}"
             raise _broken(name, promise, old, change)
-        difference = 0.0 if promise == "NUMERIC" else float(differences(value, got).max(initial=0.0))
+        apart = differences(value, got)
+        if promise == "NUMERIC":
+            apart = np.where(np.isfinite(value) & np.isinf(apart), apart, 0.0)
+        difference = float(apart.max(initial=0.0))
         floats = promise == "LAYOUT" and np.issubdtype(value.dtype, np.floating)
         finite = np.abs(value[np.isfinite(value)]) if floats else np.zeros(0)
         if difference > (FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0):
             raise _broken(name, promise, old, f"output '{key}' by {difference:g}")
 
 
-def _broken(name: str, promise: str, function: Function, change: str) -> PassError:
+def _broken(name: str, promise: str, function: Function | None, change: str) -> PassError:
     return PassError(
         5,
         f"pass '{name}' changed {change}",
-        where=f"function '{function.name}'",
+        where="" if function is None else f"function '{function.name}'",
         why=f"it promises {promise}",
         lever="report it with the reproducer folder",
     )

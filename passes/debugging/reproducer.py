@@ -23,17 +23,19 @@ def write_reproducer(
     command: Sequence[str],
     error: BaseException,
     inputs: Mapping[str, Array] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write `module.bc`, `command.txt`, `error.txt` and, with inputs, `inputs.npz` into a folder, over what lies there.
 
-    `module` is what the failing step was given; `command` names the files by `MODULE` and `INPUTS` and is run in the folder.
+    `module` is what the failing step was given; `notes` are further lines of `error.txt`; `command` names the files by
+    `MODULE` and `INPUTS` and is run in the folder.
     Raises ConfigError HB0801 when the folder cannot be written.
     """
     save(module, folder / MODULE)
     if inputs is not None:
         write_feed(folder / INPUTS, inputs)
     _write(folder / "command.txt", f"{shlex.join(command)}\n")
-    _write(folder / "error.txt", f"{type(error).__name__}: {error}\n")
+    _write(folder / "error.txt", "".join(f"{line}\n" for line in (f"{type(error).__name__}: {error}", *notes)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from hbir.ir.text import ESCAPING
 from hbir.module import Module
 from passes.debugging.differences import FLOAT_TOLERANCE, relative_differences
 from passes.debugging.equivalence import Feeds
-from passes.manager import Pass, Pipeline, Promise
+from passes.manager import Pass, Pipeline, Promise, pass_text
 
 __all__ = [
     "FAILURES",
@@ -98,7 +98,7 @@ def _pass_stage(step: Pass) -> Stage:
         work.verify()
         return work
 
-    return Stage(str(step.spec()), step.promise, run)
+    return Stage(pass_text(step), step.promise, run)
 
 
 def as_stages(given: object) -> list[Stage]:

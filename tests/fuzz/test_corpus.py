@@ -56,7 +56,7 @@ def fuzzing(tmp_path: Path) -> Target:
                 while time.process_time() - begin < 0.5:
                     pass
             case b"large":
-                kept[:] = [bytearray(b"x") * (32 << 20)]
+                kept[:] = [bytearray(b"x") * (80 << 20)]  # beyond what an allocator keeps in stock
             case _:
                 kept.clear()
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from xdsl.ir import Operation
 
 from hbir.dialects.base import HbOperation
-from hbir.dialects.hbir import ConstantOp
+from hbir.dialects.hbir import ClipOp, ConstantOp
 from hbir.errors import IrError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
@@ -230,3 +230,20 @@ def test_floats_lie_in_order_wherever_they_come_from() -> None:
     cut = np.ascontiguousarray(x[:7, 1:62])
     apart = (1 / (1 + np.exp(-cut.astype(np.float64)))) ** cut
     np.testing.assert_allclose(packed, apart, rtol=1e-6)
+
+
+def test_an_evaluation_that_gives_another_type_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+"builtin.module"() ({
+  "func.func"() <{sym_name = "main", function_type = (tensor<2x3xf32>) -> tensor<2x3xf32>}> ({
+  ^bb0(%x: tensor<2x3xf32>):
+    %0 = "hbir.clip"(%x) <{min = 0.0 : f64}> : (tensor<2x3xf32>) -> tensor<2x3xf32> loc("act")
+    "func.return"(%0) : (tensor<2x3xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+    function = Module.parse(text)[0]
+    for wrong in (np.zeros((2, 2), np.float32), np.zeros((2, 3)), (np.zeros((2, 3), np.float32),) * 2):
+        monkeypatch.setattr(ClipOp, "evaluate", lambda *_, given=wrong, **__: given)
+        with pytest.raises(IrError, match="HB0220 at layer 'act': hbir.clip gives .*its type says float32"):
+            function(np.zeros((2, 3), np.float32))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from xdsl.dialects.builtin import f32
+from xdsl.utils.arg_spec import parse_pipeline
 
 from hbir import load
 from hbir.dialects.hbir import AddOp, ClipOp, constant
@@ -22,7 +23,7 @@ from hbir.module import Module
 from passes import Pass, Pipeline, Promise, convert, load_pass
 from passes.convert import convert_pipeline
 from passes.fold_constants import FoldConstants
-from passes.manager import PassReport
+from passes.manager import PassReport, pass_text
 
 NETWORK = """
 "builtin.module"() ({
@@ -227,3 +228,111 @@ def test_a_pass_that_fails_by_itself_leaves_a_reproducer_too(tmp_path: Path) -> 
     assert load(tmp_path / "r" / "module.bc")
     with pytest.raises(PassError, match="HB0306.*'breaks' cannot build.*wrong way round"):
         Pipeline([Breaks("make")]).run(Module.parse(NETWORK))
+
+
+@dataclass(frozen=True)
+class Options(Pass):
+    """Does nothing, with options of every kind."""
+
+    name: ClassVar[str] = "options"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    share: float = 0.5
+    names: tuple[str, ...] = ()
+    limit: int | None = 3
+    table: Mapping[object, object] = field(default_factory=dict[object, object])
+
+    def run(self, module: Module) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (Options(), "options"),
+        (Options(1e-7), "options{share=1.0e-07}"),
+        (Options(-2.5e30, limit=None), "options{share=-2.5e+30 limit}"),
+        (Options(names=("a b", "c")), 'options{names="a b","c"}'),
+        (Options(table={("g", 0): None}), "options{table=<dict>}"),
+    ],
+)
+def test_text_of_a_pass(step: Options, text: str, tmp_path: Path) -> None:
+    assert pass_text(step) == text
+    pipeline = Pipeline([step], trace=tmp_path / "trace.html")
+    pipeline.run(Module.parse(NETWORK))
+    assert str(pipeline) == text
+    if not step.table:
+        assert Options.from_spec(next(iter(parse_pipeline(text)))) == step
+
+
+def test_spaces_behind_commas() -> None:
+    assert Pipeline(" canonicalize,  dead-code ").steps == Pipeline("canonicalize,dead-code").steps
+
+
+def test_the_reproducer_has_the_inputs_on_which_it_fails(tmp_path: Path) -> None:
+    module = Module.parse(NETWORK)
+    name = module[0].flatten_inputs[0].name
+    below, above = ({name: np.full((2, 3), value, np.float32)} for value in (-1.0, 7.0))
+    with pytest.raises(PassError, match="HB0305"):
+        Pipeline([DropsALimit()], verify="exec", feeds=[below, above], reproducer=tmp_path).run(module)
+    assert (read_feed(tmp_path / "inputs.npz")[name] == 7.0).all()
+    assert "hbir-opt does not know 'drops-a-limit'" in (tmp_path / "error.txt").read_text()
+
+
+def test_generated_inputs_reach_the_limits() -> None:
+    with pytest.raises(PassError, match="HB0305"):
+        Pipeline([DropsALimit()], verify="exec").run(Module.parse(NETWORK))
+
+
+def test_what_cannot_be_written_does_not_hide_the_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for options in ({"reproducer": tmp_path / "file" / "r"}, {"trace": tmp_path / "file" / "t.html"}):
+        with pytest.raises(ZeroDivisionError) as caught:
+            Pipeline([Breaks("raise")], **options).run(Module.parse(NETWORK))
+        assert "HB0801" in caught.value.__notes__[0]
+
+
+@dataclass(frozen=True)
+class Spoils(Pass):
+    """Leaves what no pass may leave."""
+
+    name: ClassVar[str] = "spoils"
+    promise: ClassVar[Promise] = Promise.NUMERIC
+
+    how: str = "nan"
+
+    def run(self, module: Module) -> None:
+        if self.how == "nan":
+            AddsOne(float("nan")).run(module)
+        else:
+            module[0].op.detach()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("nan", "HB0305.*'spoils' changed output '_output_0' by inf"),
+        ("function", "HB0305.*'spoils' changed the functions"),
+    ],
+)
+def test_exec_asks_every_pass_for_the_same_functions_and_finite_values(how: str, said: str) -> None:
+    with pytest.raises(PassError, match=said):
+        Pipeline([Spoils(how)], verify="exec").run(Module.parse(NETWORK))
+
+
+@dataclass(frozen=True)
+class Swaps(Pass):
+    """Moves the first operation behind the one that reads it."""
+
+    name: ClassVar[str] = "swaps"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    def run(self, module: Module) -> None:
+        first, second = module[0].operations
+        first.detach()
+        module[0].op.body.block.insert_op_after(first, second)
+
+
+def test_a_module_that_does_not_verify_names_the_pass() -> None:
+    with pytest.raises(PassError, match="HB0306.*'swaps' left a module that does not verify; HB0203"):
+        Pipeline([Swaps()]).run(Module.parse(NETWORK))

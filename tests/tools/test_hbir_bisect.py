@@ -108,7 +108,7 @@ def test_the_binary_is_the_last_stage(quantized: Path, tmp_path: Path, monkeypat
 
 def test_tolerances_are_of_all_or_of_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, code, stage in (
-        (["--tolerance", "0.0001", "--tolerance", "calibrate=1"], 1, "quantize"),
+        (["--tolerance", "0.00001", "--tolerance", "calibrate=1"], 1, "quantize"),
         (["--tolerance", "quantize=0", "-o", tmp_path], 1, "quantize"),
         (["--tolerance", "0.1"], 0, None),
     ):

@@ -11,13 +11,12 @@ import re
 from xdsl.context import Context
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Attribute, Block
-from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError, VerifyException
 
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
 from hbir.ir.strings import ascii_literals
-from hbir.ir.text import ESCAPING
+from hbir.ir.text import ESCAPING, MlirParser
 from tools.lsp.index import Statement
 from tools.lsp.signature import signature_types
 
@@ -69,7 +68,7 @@ class Assembler:
         plain, changed = ascii_literals(text, "")
         if changed:
             return None  # strings beyond ASCII are restored only in whole modules
-        parser = Parser(self._context, plain)
+        parser = MlirParser(self._context, plain)
         parser.attribute_aliases.update(self._aliases)
         found = parser.parse_type() if type_ else parser.parse_attribute()
         return found if parser.pos >= len(plain) else None

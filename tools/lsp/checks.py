@@ -17,14 +17,13 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.dialects.func import Func
 from xdsl.ir import Attribute, Operation
-from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError, VerifyException
 
 from hbir.dialects import all_dialects
 from hbir.errors import IrError
 from hbir.ir.constants import ConstantStore
 from hbir.ir.strings import ascii_literals
-from hbir.ir.text import ESCAPING, verify_module
+from hbir.ir.text import ESCAPING, MlirParser, verify_module
 from hbir.module import Module
 from tools.lsp.assemble import Assembler
 from tools.lsp.index import Index, Statement
@@ -79,7 +78,7 @@ def _original(text: str, offset: int) -> int:
     return offset - shift
 
 
-def _parse_problem(text: str, parser: Parser, error: Exception) -> tuple[Span, str]:
+def _parse_problem(text: str, parser: MlirParser, error: Exception) -> tuple[Span, str]:
     """Where in `text` a parser failed, and why."""
     if isinstance(error, ParseError):
         start, end = error.span.start, error.span.end
@@ -149,9 +148,9 @@ class Checker:
             self._clean.clear()
             for each, span in zip(definitions, spans, strict=True):
                 body = text[text.index("=", each.end) + 1 : span.end]
-                parser: Parser | None = None
+                parser: MlirParser | None = None
                 try:
-                    parser = Parser(self._context, ascii_literals(body, "")[0])
+                    parser = MlirParser(self._context, ascii_literals(body, "")[0])
                     parser.attribute_aliases.update(self._aliases)
                     self._aliases[each.name] = parser.parse_attribute()
                 except (ParseError, VerifyException, *ESCAPING, IrError):
@@ -224,9 +223,9 @@ class Checker:
             what = f"there is no operation {statement.name}" if statement.name else "an operation is expected here"
             span = statement.name_span if statement.name else Span(statement.start, statement.end)
             return _problem(span, IrError(5, what, lever=lever))
-        parser: Parser | None = None
+        parser: MlirParser | None = None
         try:
-            parser = Parser(self._context, plain)
+            parser = MlirParser(self._context, plain)
             parser.attribute_aliases.update(self._aliases)
             op = parser.parse_operation()
             if parser.pos < len(plain):
@@ -281,9 +280,9 @@ class Checker:
     def _rest(self, index: Index, found: list[Problem]) -> list[Problem]:
         """What is wrong with functions and the module around them."""
         skeleton = build_skeleton(index)
-        parser: Parser | None = None
+        parser: MlirParser | None = None
         try:
-            parser = Parser(self._context, ascii_literals(skeleton.text, "")[0])
+            parser = MlirParser(self._context, ascii_literals(skeleton.text, "")[0])
             module = parser.parse_module()
         except IrError:
             return []  # a string that does not end

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Completion", "Entry", "complete", "hover", "layers_of", "operation_page", "outline"]
 
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.)*+)"')
+_PASSES = re.compile(r'fused<(?:"(?:[^"\\]|\\.)*"|[^<>"])*>')
+"""The passes of a location stand where MLIR has metadata; they are no layers."""
 _ALIAS = re.compile(r"#[A-Za-z_][\w$-]*")
 _BEFORE = re.compile(r'(?:^|=)\s*"?([A-Za-z_][\w.]*|)$|(%[\w$.-]*)$')
 _SHOWN = 240
@@ -104,6 +106,7 @@ def layers_of(index: Index, statement: Statement) -> tuple[str, ...]:
     text, found, seen = index.text, dict[str, None](), set[str]()
 
     def collect(piece: str) -> None:
+        piece = _PASSES.sub("fused", piece)
         for each in _STRING.finditer(piece):
             found[each[1]] = None
         for alias in _ALIAS.findall(_STRING.sub("", piece)):

@@ -82,7 +82,9 @@ class Document:
         bare = name.removeprefix(sigil)
         written = bare if one.kind == "symbol" else sigil + bare
         starts_well = one.kind in ("value", "block") or not bare[:1].isdigit()
-        if not _NAME.fullmatch(bare) or not starts_well or (one.kind == "alias" and "." in bare):
+        # %1 is a name, %a1 is one, %1a is none.
+        numbered = bare[:1].isdigit() and not bare.isdigit()
+        if not _NAME.fullmatch(bare) or not starts_well or numbered or (one.kind == "alias" and "." in bare):
             why = "a name is letters, digits, _, $, . and -"
             raise ConfigError(Refusal.VALUE, f"'{name}' is no name", why=why, lever="choose another one")
         if any(each.kind == one.kind and each.name == written for each in self.index.occurrences):

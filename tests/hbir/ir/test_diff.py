@@ -7,6 +7,7 @@ import random
 from functools import reduce
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from xdsl.dialects import builtin as b
@@ -21,7 +22,8 @@ from hbir.ir.constants import ConstantStore
 from hbir.ir.diff import ModuleDiff
 from hbir.ir.locations import layer_name, name_location, tag_location
 from hbir.module import Module
-from hbir.testing import modules
+from hbir.testing import Seeded, modules
+from hbir.testing.graphs import SeededGraph
 
 
 @given(module=modules(("hbir", "quantized"), 6), seed=st.integers(0, 99))
@@ -282,3 +284,24 @@ def test_twenty_thousand_operations() -> None:
     found: ModuleDiff = diff(before, after)
     assert (len(found.changes), found.same) == (10_000, 10_001)
     assert found.changes[0].layer == "weight2500" and found.changes[-1].layer == "add4999"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "note"),
+    [
+        ([1.0, np.nan, np.inf], [1.0, np.nan, np.inf], None),
+        ([1.0, np.nan, np.inf], [1.5, np.nan, np.inf], "1 of 3 numbers differ, by 0.5 at most"),
+        ([1.0, 2.0, np.inf], [np.nan, 2.5, np.inf], "2 of 3 numbers differ, some from NaN or infinity"),
+        ([0.0, 1.0, 2.0], [-0.0, 1.0, 2.0], "no number differs in value"),
+    ],
+)
+def test_constants_with_special_numbers(one: list[float], other: list[float], note: str | None) -> None:
+    def holding(numbers: list[float]) -> Module:
+        graph = SeededGraph(Seeded(0, []))
+        x = graph.input((3,), b.f32)
+        graph.add(AddOp.make(x, graph.constant(np.array(numbers, np.float32), b.f32)))
+        return graph.finish()
+
+    changes = diff(holding(one), holding(other)).changes
+    notes = [each.note for change in changes for each in change.differences if each.what == "constant"]
+    assert notes == ([] if note is None else [note])

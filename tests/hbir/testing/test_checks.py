@@ -51,3 +51,13 @@ def test_a_round_trip_that_loses_something_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(checks, "read_bytecode", lambda data, dialects: (stock(data, dialects)[0], {}))
     with pytest.raises(AssertionError, match="constants change"):
         assert_round_trips(module)
+
+
+def test_other_functions_are_told() -> None:
+    renamed = _module()
+    renamed[0].op.sym_name = StringAttr("other")
+    empty = _module()
+    empty[0].op.detach()
+    for other in (renamed, empty):
+        with pytest.raises(AssertionError, match="functions"):
+            assert_same_semantics(_module(), other)

@@ -11,6 +11,7 @@ import pytest
 from hbir import export
 from hbir.dialects.hbir import BinaryOp, ClipOp, ConstantOp, Conv2dOp, TransposeOp, constant
 from hbir.errors import PassError
+from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from passes import Pass, Promise
@@ -205,3 +206,70 @@ def test_a_judge_knows_results_that_are_given() -> None:
     assert judge(stage, module, inputs, 0.0, wrong).kind == "values"
     same = Stage("same", Promise.EXACT, lambda given, feeds: given)
     assert not judge(same, module, inputs, 0.0, wrong).kind, "what is the same is not run"
+
+
+@dataclass(frozen=True)
+class Coarse(Pass):
+    """Rounds the weights of convolutions to eight bits, and turns those of one layer round."""
+
+    name: ClassVar[str] = "coarse"
+    promise: ClassVar[Promise] = Promise.NUMERIC
+
+    turned: str = ""
+
+    def run(self, module: Module) -> None:
+        for op in module[0].operations:
+            if isinstance(op, Conv2dOp) and isinstance(op.weight.owner, ConstantOp):
+                array = op.weight.owner.array(module.constants)
+                step = np.abs(array).max() / 127
+                rounded = (np.round(array / step) * step).astype(np.float32)
+                if self.turned and self.turned in layer_name(op):
+                    rounded = -rounded
+                made = constant(rounded, module.constants, cast(Any, op.weight.type).element_type)
+                op.operands[1] = insert_before(op, made, [op]).output
+
+
+def test_rounding_beside_a_small_difference_is_not_blamed() -> None:
+    """Two convolutions that nearly cancel: what eight bits change is much of their difference, and little of the network."""
+    rng = np.random.default_rng(0)
+    shape = "tensor<1x6x6x4xf32>"
+    store = ConstantStore()
+
+    def weight(array: np.ndarray[Any, Any]) -> str:
+        blob = store.put(array.astype(np.float32))
+        return f'#hbir.blob<"{blob.digest.data}", {blob.size.data}>'
+
+    near = rng.standard_normal((4, 1, 1, 4))
+    weights = {"a": near, "b": near + 0.003 * rng.standard_normal(near.shape), "last": rng.standard_normal(near.shape)}
+    lines: list[str] = []
+
+    def conv(result: str, operand: str, name: str) -> None:
+        value = f"{{value = {weight(weights[name])}}}"
+        lines.append(f'%w{name} = "hbir.constant"() <{value}> : () -> tensor<4x1x1x4xf32> loc("{name}")')
+        lines.append(
+            f'{result} = "hbir.conv2d"({operand}, %w{name}) <{{stride = array<i64: 1, 1>, pad = array<i64: 0, 0, 0, 0>, '
+            "dilation = array<i64: 1, 1>, groups = 1 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0>}> : "
+            f'({shape}, tensor<4x1x1x4xf32>) -> {shape} loc("{name}")'
+        )
+
+    conv("%p", "%x", "a")
+    conv("%q", "%x", "b")
+    lines.append(f'%d = "hbir.sub"(%p, %q) : ({shape}, {shape}) -> {shape} loc("cancel")')
+    lines.append(f'%j = "hbir.add"(%x, %d) : ({shape}, {shape}) -> {shape} loc("join")')
+    conv("%y", "%j", "last")
+    body = "\n".join(lines)
+    module = Module.parse(
+        f""""builtin.module"() ({{ "func.func"() <{{sym_name = "main", function_type = ({shape}) -> {shape}}}> ({{
+        ^bb0(%x: {shape}):
+        {body}
+        "func.return"(%y) : ({shape}) -> () }}) : () -> () }}) : () -> ()""",
+        store,
+    )
+    assert bisect(module, [Coarse()]).fault is None
+    fault = bisect(module, [Coarse("last")]).fault
+    assert fault is not None and fault.layer == "last" and "cancel" not in fault.layers
+
+
+def test_a_tolerance_for_no_stage_is_refused() -> None:
+    with pytest.raises(PassError, match="HB0352: there is a tolerance for 'fold-batch-nrom'.*fold-batch-norm"):
+        bisect(export(TINY), "fold-batch-norm", tolerances={"fold-batch-nrom": 0.0})

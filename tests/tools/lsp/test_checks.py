@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import re
 
+import numpy as np
 import pytest
 
+from hbir import export
 from hbir.errors import HbError
 from hbir.module import Module
+from passes import available_passes, calibrate, convert
 from tests.tools.lsp.texts import MODULE, SHORT, pair_network
 from tools.lsp.checks import Checker, Problem
+from tools.lsp.describe import layers_of
 from tools.lsp.index import build_index
 
 
@@ -177,3 +181,13 @@ def test_a_check_that_nobody_waits_for_stops_and_keeps_what_it_learnt() -> None:
 
     assert checker.check(build_index(text), wanted) == [] and asked >= 4
     assert len(checker.check(build_index(text))) == 1
+
+
+def test_modules_that_passes_have_touched_have_no_problems() -> None:
+    """Their locations name the passes, as metadata that is no layer."""
+    module = calibrate(export("tests/data/tiny.onnx"), [{"x": np.zeros((1, 3, 16, 16), np.float32)}])
+    text = str(convert(module, "nash-e"))
+    assert "fused<" in text and problems(text) == []
+    index = build_index(text)
+    layers = {layer for statement in index.statements for layer in layers_of(index, statement)}
+    assert "stem" in layers and not layers & set(available_passes())
