@@ -233,7 +233,11 @@ def test_an_interrupted_run_leaves_only_its_log(tmp_path: Path, number: signal.S
     write_samples(tmp_path / "cal", 3000)
     path = write_config(tmp_path / "c.yaml", config)
     command = [sys.executable, "-m", "tools.hb_compile", "-c", str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT,
+        # A test run in the background of a shell hands down that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("Start to calibrate"):
