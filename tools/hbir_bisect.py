@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tools.modules import input_shapes
+
 if TYPE_CHECKING:
     from hbir.module import Module
     from passes.debugging.bisect import Bisection, Fault, Judgement
@@ -210,15 +212,7 @@ def _print(found: Bisection, operations: int) -> None:
     metavar="[PASS=]SHARE",
     help="What rounding may change, as a share of an output's largest value; repeatable.  [default: 0.25]",
 )
-@click.option(
-    "-i",
-    "--input-shape",
-    "shapes",
-    nargs=2,
-    multiple=True,
-    metavar="NAME SHAPE",
-    help="Shape of a dynamic input of an ONNX model.",
-)
+@input_shapes
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write the minimal case here.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tools.modules import input_shapes
+
 if TYPE_CHECKING:
     from backends.nash.hbm.diff import HbmDiff
     from hbir.ir.diff import Change, ModuleDiff
@@ -153,14 +155,7 @@ def _write(page: Path, text: str) -> None:
 )
 @click.option("-q", "--quiet", is_flag=True, help="No output, only the exit status.")
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of text.")
-@click.option(
-    "--input-shape",
-    "shapes",
-    nargs=2,
-    multiple=True,
-    metavar="NAME SHAPE",
-    help="For an ONNX input without a fixed shape.",
-)
+@input_shapes
 def main(
     before: Path | None, after: Path | None, pipeline: str | None, only: str | None, page: Path | None, quiet: bool,
     as_json: bool, shapes: tuple[tuple[str, str], ...],

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from tools.modules import input_shapes
+
 if TYPE_CHECKING:
     from passes.manager import PassReport
 
@@ -103,15 +105,7 @@ def _write_snapshots(folder: Path, reports: list[PassReport]) -> None:
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("-p", "--pipeline", default="", help="Passes, such as pass-a,pass-b{option=value}.")
-@click.option(
-    "-i",
-    "--input-shape",
-    "shapes",
-    nargs=2,
-    multiple=True,
-    metavar="NAME SHAPE",
-    help="Shape of a dynamic input of an ONNX model.",
-)
+@input_shapes
 @click.option(
     "-o",
     "--output",

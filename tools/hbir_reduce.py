@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tools.modules import input_shapes
+
 if TYPE_CHECKING:
     from hbir.module import Module
     from passes.debugging.reduce import Predicate
@@ -157,8 +159,7 @@ def _shrink(module: Module, predicate: Predicate, simplify: bool, output: Path |
 @click.option("-p", "--pipeline", help="In place of a command: run these passes, held to their promises.")
 @click.option("--fails", metavar="CODE", help="The failure of the pipeline: HB0305, or an exception's name.")
 @click.option("--cut-only", is_flag=True, help="Only take away; leave out no links of chains, and no numbers.")
-@click.option("-i", "--input-shape", "shapes", nargs=2, multiple=True, metavar="NAME SHAPE",
-              help="Shape of a dynamic input of an ONNX model.")  # fmt: skip
+@input_shapes
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Write the module instead of printing it: .bc, or .mlir with .weights beside it.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tools.modules import input_shapes
+
 if TYPE_CHECKING:
     from hbir.module import Module
     from tools.console import Log
@@ -77,8 +79,9 @@ def _output(source: Path, given: Path | None, wanted: _Wanted, netron: bool) -> 
 
 def _overlays(module: Module, wanted: _Wanted, log: Log) -> dict[str, dict[str, float]]:
     from hbir.errors import ConfigError
+    from hbir.feeds import read_feed
     from tools.modules import load_module
-    from tools.overlays import error_overlay, hbm_overlays, read_feeds, read_overlay
+    from tools.overlays import error_overlay, hbm_overlays, read_overlay
     from tools.refusals import Refusal
 
     found: dict[str, dict[str, float]] = {}
@@ -95,7 +98,7 @@ def _overlays(module: Module, wanted: _Wanted, log: Log) -> dict[str, dict[str, 
     for name, path in wanted.files:
         add(name, read_overlay(name, path))
     if wanted.against is not None and wanted.feeds is not None:
-        feed = read_feeds(wanted.feeds)
+        feed = read_feed(wanted.feeds)
         with log.stage("compare", "run both networks"):
             add("error", error_overlay(module, load_module(wanted.against, wanted.shapes), feed))
     return found
@@ -141,9 +144,7 @@ def _shown(module: Module, overlays: Mapping[str, Mapping[str, float]]) -> list[
 @click.option("--port", type=click.IntRange(1, 65535), help="The port it serves on; a free one when it is left out.")
 @click.option("--external-data", is_flag=True, help="Constants in a file beside the .onnx.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON in place of a table.")
-@click.option("--input-shape", "shapes", nargs=2, multiple=True, metavar="NAME SHAPE",
-    help="For an ONNX input without a fixed shape.",
-)  # fmt: skip
+@input_shapes
 def main(
     module: Path | None, output: Path | None, files: tuple[str, ...], hbm: Path | None, against: Path | None,
     feeds: Path | None, netron: bool, host: str | None, port: int | None, external_data: bool, as_json: bool,

@@ -5,10 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from hbir.module import Module
 
-__all__ = ["load_module"]
+__all__ = ["input_shapes", "load_module"]
+
+
+input_shapes = click.option(
+    "-i",
+    "--input-shape",
+    "shapes",
+    nargs=2,
+    multiple=True,
+    metavar="NAME SHAPE",
+    help="Shape of a dynamic input of an ONNX model.",
+)
+"""The option of every command that takes `load_module`'s files: its `shapes`."""
 
 
 def load_module(path: Path, shapes: tuple[tuple[str, str], ...] = ()) -> Module:

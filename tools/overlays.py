@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backends.nash.perf import Report
     from hbir.module import Module
 
-__all__ = ["error_overlay", "hbm_overlays", "read_feeds", "read_overlay"]
+__all__ = ["error_overlay", "hbm_overlays", "read_overlay"]
 
 _LARGEST = 1 << 28
 """Bytes of an overlay's file; a report of 20,000 layers has a tenth of them."""
@@ -94,22 +94,6 @@ def hbm_overlays(path: Path) -> dict[str, dict[str, float]]:
         "cycles": _summed((row.layer, row.cycles) for row in rows),
         "bytes": _summed((row.layer, row.bound.loaded_bytes + row.bound.stored_bytes) for row in rows),
     }
-
-
-def read_feeds(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an .npz file by input name. Raises ConfigError HB0822 for a file that is none."""
-    import zipfile
-
-    import numpy as np
-
-    lever = "give an .npz with one array for each input"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ConfigError(Refusal.FILE, f"{path.name} is no .npz file", lever=lever)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(Refusal.FILE, f"{path} cannot be read", why=str(error), lever=lever) from None
 
 
 def error_overlay(module: Module, reference: Module, feed: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:

@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
         ((q, "-o", tmp_path / "x.json", "--overlay", cycles, "--hbm", folder / "q.hbm"), "HB0816"),
         ((q, "--overlay", "cycles"), "HB0813"),
         ((q, "--against", folder / "small.onnx"), "HB0814"),
-        ((q, "--against", folder / "small.onnx", "--feeds", q), "HB0822"),
+        ((q, "--against", folder / "small.onnx", "--feeds", q), "HB0414"),
         ((folder / "none.bc",), "HB0822"),
     ):
         result = run(*arguments)

@@ -65,7 +65,9 @@ def _type(parameter: click.Parameter) -> str:
 
 def _pages(name: str, command: click.Command, parent: click.Context | None) -> Iterator[CommandPage]:
     last = name.rpartition(" ")[2]
-    context = click.Context(command, info_name=last, parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    # As the command makes its own: click keeps the help option that is asked for first.
+    settings: dict[str, Any] = {**command.context_settings, "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    context = click.Context(command, info_name=last, parent=parent, **settings)
     home = command.callback.__module__ if command.callback else ""
     listed = [each for each in command.get_params(context) if not getattr(each, "hidden", False)]
     yield CommandPage(
