@@ -47,7 +47,10 @@ def checked_number(value: object, refuse: Refuse) -> float:
     """A real number, of Python or numpy; NaN and infinities are numbers."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise refuse(shown(value), "it takes a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise refuse(shown(value), "no float is as large") from None
 
 
 def checked_text(value: object, refuse: Refuse) -> str:

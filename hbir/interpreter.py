@@ -26,7 +26,7 @@ from hbir.kernels.reuse import reusing
 __all__ = ["Hook", "Prepared", "prepare"]
 
 Hook = Callable[[Operation, Sequence[Array]], None]
-"""Called after each operation with its result arrays, which it must not keep or change."""
+"""Called after each operation with its result arrays, which it must not keep. What it changes, the rest of the run reads."""
 
 
 @dataclass(frozen=True, slots=True)

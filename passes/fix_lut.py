@@ -51,7 +51,7 @@ class FixLut(Pass):
     inputs has its int8 results by way of int16."""
 
     name: ClassVar[str] = "fix-lut"
-    promise: ClassVar[Promise] = Promise.NUMERIC
+    promise: ClassVar[Promise] = Promise.RECORDED
 
     bound: int | float = 64.0
     """Largest accepted error of an int16 table, in steps of its result."""

@@ -8,7 +8,8 @@ import sys
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from functools import cache
@@ -22,14 +23,23 @@ from xdsl.utils.arg_spec import ArgSpecConvertible, parse_pipeline
 from xdsl.utils.exceptions import VerifyException
 
 import passes
-from hbir.arguments import checked_path, shown
+from hbir.arguments import shown
 from hbir.dialects.base import Array
-from hbir.errors import HbError, IrError, PassError
+from hbir.errors import IrError, PassError
 from hbir.module import Module, checked_module
+from passes.common.option_text import option_text, same_option
+from passes.common.pipeline_options import (
+    checked_choice,
+    checked_feeds,
+    checked_flag,
+    checked_names,
+    checked_stream,
+    optional_path,
+)
 from passes.common.provenance import changes_tagged
 from passes.debugging.equivalence import Feeds, check_promise, generated_feeds
 from passes.debugging.printing import Printer
-from passes.debugging.reproducer import INPUTS, MODULE, write_reproducer
+from passes.debugging.reproducer import INPUTS, MODULE, TRACE, write_reproducer
 from passes.debugging.trace import Trace
 
 __all__ = ["Pass", "PassReport", "Pipeline", "Promise", "available_passes", "check_choice", "load_pass", "pass_text"]
@@ -40,6 +50,7 @@ class Promise(Enum):
 
     EXACT = "the same integers for all inputs"
     LAYOUT = "the same values, differently arranged"
+    RECORDED = "the same function, each result within the error that its operation records"
     NUMERIC = "the same function up to stated rounding"
 
 
@@ -93,13 +104,32 @@ def _pass_class(module_name: str) -> type[Pass]:
 
 
 def load_pass(name: str) -> type[Pass]:
-    """The class of the named pass. Raises PassError HB0302 for an unknown name."""
+    """The class of the named pass. Raises PassError HB0302 for an unknown name, HB0308 for what cannot be loaded."""
     loaders = available_passes()
     if name not in loaders:
         close = difflib.get_close_matches(str(name), loaders, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known passes: {', '.join(sorted(loaders))}"
         raise PassError(2, f"there is no pass '{name}'", lever=hint)
-    return loaders[name]()
+    what, lever = f"pass '{name}' cannot be loaded", "mend or uninstall the package that brings it"
+    try:
+        found = cast(object, loaders[name]())
+    except Exception as error:  # whatever the package of somebody else raises while it is imported
+        raise PassError(8, what, why=f"{type(error).__name__}: {error}", lever=lever) from error
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise PassError(8, what, why="its entry point is no class of passes", lever=lever)
+    return found
+
+
+def _complete(step: Pass) -> Pass:
+    """A pass that says what each has to say. Raises PassError HB0308."""
+    kind, name, promise = type(step).__name__, getattr(step, "name", None), getattr(step, "promise", None)
+    if not isinstance(name, str) or not name:
+        lever = 'write `name: ClassVar[str] = "my-pass"` in the class'
+        raise PassError(8, f"the pass {kind} has no name", why=f"its name is {shown(name)}", lever=lever)
+    if not isinstance(promise, Promise):
+        lever = f"write `promise: ClassVar[Promise] = Promise.{Promise.EXACT.name}`, or another of {list(Promise.__members__)}"
+        raise PassError(8, f"pass '{name}' makes no promise", why=f"its promise is {shown(promise)}", lever=lever)
+    return step
 
 
 def _steps(given: object) -> tuple[Pass, ...]:
@@ -116,7 +146,7 @@ def _steps(given: object) -> tuple[Pass, ...]:
         else:
             lever = "give the text of a pipeline, or a list of passes such as [DeadCode(), 'canonicalize']"
             raise PassError(3, f"{shown(part)} is not a pass", lever=lever)
-    return tuple(steps)
+    return tuple(map(_complete, steps))
 
 
 def _parse(text: str) -> tuple[Pass, ...]:
@@ -125,7 +155,7 @@ def _parse(text: str) -> tuple[Pass, ...]:
     except BaseException as error:  # xDSL's ArgSpecParseError derives from BaseException
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise PassError(
             3, f"'{text}' is not a pipeline", why=reason, lever="write pass-a,pass-b{option=value}"
         ) from None
@@ -179,7 +209,8 @@ class Pipeline:
     verify: `structure` checks types and order after each pass, `exec` also runs the module before and after it on
     `feeds` (input sets by name; generated inputs without any) and holds the pass to its promise.
     observer: called after each pass with its report and the module.
-    reproducer: a folder in which a failing pass leaves module, inputs, pipeline and one command.
+    reproducer: a folder in which any failure leaves module, inputs, pipeline and one command: that of a pass, of the
+    observer, of printing or of the trace.
     print_after: names of passes, or True for all, behind which the module is printed to `stream` (stderr);
     print_after_change: only where a pass changed it. snapshots: each report keeps the module as the pass left it.
     trace: an HTML file that shows, pass by pass, what each changed; also written when a pass fails.
@@ -197,18 +228,20 @@ class Pipeline:
     stream: TextIO | None = field(default=None, kw_only=True)
     snapshots: bool = field(default=False, kw_only=True)
     trace: Path | None = field(default=None, kw_only=True)
-    reports: list[PassReport] = field(default_factory=list[PassReport])
+    reports: list[PassReport] = field(default_factory=list[PassReport], init=False)
 
     def __post_init__(self) -> None:
         self.steps: tuple[Pass, ...] = _steps(self.passes)
-        if self.verify not in get_args(Verification):
-            lever = f"choose one of {', '.join(get_args(Verification))}"
-            raise PassError(7, f"verify is {shown(self.verify)}", lever=lever)
+        self.verify = cast(Verification, checked_choice("verify", self.verify, get_args(Verification)))
         if self.observer is not None and not callable(self.observer):
             raise PassError(7, f"observer is {shown(self.observer)}", lever="give a function, or leave it out")
-        self.reproducer = _optional_path("reproducer", self.reproducer, "give the path of a folder")
-        self.trace = _optional_path("trace", self.trace, "give the path of an HTML file")
-        self.print_after = _names(self.print_after, self.steps)
+        self.reproducer = optional_path("reproducer", self.reproducer, "give the path of a folder")
+        self.trace = optional_path("trace", self.trace, "give the path of an HTML file")
+        self.feeds = checked_feeds(self.feeds)
+        self.print_after = checked_names(self.print_after, [step.name for step in self.steps])
+        self.print_after_change = checked_flag("print_after_change", self.print_after_change)
+        self.stream = checked_stream(self.stream)
+        self.snapshots = checked_flag("snapshots", self.snapshots)
 
     def __str__(self) -> str:
         return _text(self.steps)
@@ -221,42 +254,40 @@ class Pipeline:
         trace = None if self.trace is None else Trace(work.clone())
         try:
             for index, step in enumerate(self.steps):
-                try:
+                with self._reproducible(module, index):
                     report = self._run_step(step, work)
-                except Exception as error:
-                    if self.reproducer is not None:
-                        self._reproduce(self.reproducer, module, index, error)
-                    if isinstance(error, VerifyException):
-                        what = f"pass '{step.name}' cannot build an operation"
-                        lever = "report it with the reproducer folder"
-                        raise PassError(6, what, why=str(error), lever=lever) from error
-                    raise
                 self.reports.append(report)
-                for watch in watchers:
-                    watch(step, report, work)
+                note = f"pass '{step.name}' ran; what failed is an observer, or printing, which the command lacks"
+                with self._reproducible(module, index, note=note):
+                    for watch in watchers:
+                        watch(step, report, work)
                 if trace is not None:
-                    trace.add(pass_text(step), f"{report.summary}; promises {step.promise.value}", work)
+                    with self._reproducible(module, index, "--trace", TRACE):
+                        trace.add(pass_text(step), f"{report.summary}; promises {step.promise.value}", work)
         except Exception as error:
             if trace is not None and self.trace is not None:
-                try:
+                with _noted(error, "there is no trace"):
                     trace.write(self.trace)
-                except HbError as refusal:
-                    error.add_note(f"there is no trace: {refusal}")
             raise
         if trace is not None and self.trace is not None:
-            trace.write(self.trace)
+            with self._reproducible(module, 0, "--trace", TRACE):
+                trace.write(self.trace)
         return work
 
     def _run_step(self, step: Pass, work: Module) -> PassReport:
         before = work.clone() if self.verify == "exec" else None
         counts, start = _counts(work), time.perf_counter()
-        with changes_tagged(work, step.name):
-            step.run(work)
+        try:
+            with changes_tagged(work, step.name):
+                step.run(work)
+        except VerifyException as error:
+            what, lever = f"pass '{step.name}' cannot build an operation", "report it with the reproducer folder"
+            raise PassError(6, what, why=str(error), lever=lever) from error
         seconds = time.perf_counter() - start
         if self.verify != "none":
             self._check_structure(step, work)
         if before is not None:
-            check_promise(step.name, step.promise.name, before, work, self.feeds)
+            check_promise(step.name, step.promise.name, before, work, self.feeds, step.run)
         after = _counts(work)
         kinds = {k: after[k] - counts[k] for k in sorted({*counts, *after}) if after[k] != counts[k]}
         snapshot = work.clone() if self.snapshots else None
@@ -280,37 +311,57 @@ class Pipeline:
             watchers.append(lambda step, report, work: show(step.name, report.before, report.after, work))
         return watchers
 
-    def _reproduce(self, folder: Path, module: Module, failing: int, error: Exception) -> None:
-        """Write what the failing pass was given: passes are deterministic, so those before it are run once more."""
-        work = module.clone()
-        for step in self.steps[:failing]:
-            step.run(work)
-        left = self.steps[failing:]
-        command = ["hbir-opt", MODULE, "-p", _text(left), "--verify", self.verify]
-        # Each of several functions is run on inputs generated for it.
-        inputs = self._failing_feed(left[0], work) if len(work) == 1 else None
-        notes = [f"hbir-opt does not know '{step.name}': it needs an entry point" for step in left if not _known(step)]
+    @contextmanager
+    def _reproducible(self, module: Module, failing: int, *flags: str, note: str = "") -> Generator[None]:
+        """On any failure leave the reproducer folder, for the steps from number `failing` on."""
         try:
-            command = command if inputs is None else [*command, "--feeds", INPUTS]
-            write_reproducer(folder, work, command, error, inputs, notes)
-        except HbError as refusal:
-            # What went wrong first is what the user is to hear of.
-            error.add_note(f"there is no reproducer: {refusal}")
+            yield
+        except Exception as error:
+            if self.reproducer is not None:
+                with _noted(error, "there is no reproducer"):
+                    self._reproduce(self.reproducer, module, failing, error, flags, [note] if note else [])
+            raise
 
-    def _failing_feed(self, step: Pass, module: Module) -> Mapping[str, Array]:
-        """The input set on which a pass breaks its promise; the first one for any other failure."""
+    def _reproduce(
+        self, folder: Path, module: Module, failing: int, error: Exception, flags: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        """Write what the failing step was given: passes are deterministic, so those before it are run once more."""
+        work, left = module.clone(), self.steps[failing:]
+        try:
+            for step in self.steps[:failing]:
+                step.run(work)
+        except Exception:  # noqa: BLE001 - an observer had changed the module, say: then everything is run again
+            work, left = module, self.steps
+        command = ["hbir-opt", MODULE, "-p", _text(left), "--verify", self.verify, *flags]
+        # Each of several functions is run on inputs generated for it.
+        inputs = self._failing_feed(left[:1], work) if len(work) == 1 else None
+        command = command if inputs is None else [*command, "--feeds", INPUTS]
+        write_reproducer(folder, work, command, error, inputs, [*notes, *filter(None, map(_foreign, left))])
+
+    def _failing_feed(self, steps: Sequence[Pass], module: Module) -> Mapping[str, Array]:
+        """The input set on which the first of the steps breaks its promise; the first one for any other failure."""
         feeds = self.feeds or generated_feeds(module[0])
         for feed in feeds if self.verify == "exec" else ():
             work = module.clone()
             try:
-                step.run(work)
-                work.verify()
-                check_promise(step.name, step.promise.name, module, work, [feed])
+                for step in steps:
+                    step.run(work)
+                    work.verify()
+                    check_promise(step.name, step.promise.name, module, work, [feed], step.run)
             except PassError:
                 return feed
             except Exception:  # noqa: BLE001 - the pass itself fails, whatever the inputs
                 break
         return feeds[0]
+
+
+@contextmanager
+def _noted(error: Exception, what: str) -> Generator[None]:
+    """Add a failure to the notes of an earlier one: what went wrong first is what the user is to hear of."""
+    try:
+        yield
+    except Exception as later:  # noqa: BLE001 - raised in place of the first it would hide it
+        error.add_note(f"{what}: {later}")
 
 
 def pass_text(step: Pass) -> str:
@@ -321,65 +372,27 @@ def pass_text(step: Pass) -> str:
     given = {f.name: getattr(step, f.name) for f in fields(step) if f.init}
     standard = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(step)}
     options = [
-        name.replace("_", "-") + ("" if value is None else f"={_option_text(value)}")
+        name.replace("_", "-") + ("" if value is None else f"={option_text(value)}")
         for name, value in given.items()
-        if not _same_option(value, standard[name])
+        if not same_option(value, standard[name])
     ]
     return f"{step.name}{{{' '.join(options)}}}" if options else step.name
-
-
-def _same_option(value: object, standard: object) -> bool:
-    # Comparing arrays gives an array.
-    return type(value) is type(standard) and isinstance(value, _PLAIN) and value == standard
-
-
-_PLAIN = (str, int, float, bool, tuple, dict, type(None))
-
-
-def _option_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and "e" in (text := repr(value)):
-        # The parser takes an exponent behind a point only.
-        return text if "." in text else text.replace("e", ".0e")
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str) and not set(value) & set('"\\\n'):
-        return f'"{value}"'
-    if isinstance(value, tuple) and value:
-        return ",".join(_option_text(part) for part in cast(tuple[object, ...], value))
-    return f"<{cast(object, value).__class__.__name__}>"
 
 
 def _text(steps: Iterable[Pass]) -> str:
     return ",".join(map(pass_text, steps))
 
 
-def _known(step: Pass) -> bool:
-    name = step.name
-    return name in available_passes() and load_pass(name) is type(step)
+def _foreign(step: Pass) -> str:
+    """What keeps hbir-opt from running a pass; "" for nothing."""
+    if step.name not in available_passes() or load_pass(step.name) is not type(step):
+        return f"hbir-opt does not know '{step.name}': it needs an entry point"
+    try:
+        _parse(pass_text(step))
+    except PassError:
+        return f"options of '{step.name}' have no text: build the pipeline in Python"
+    return ""
 
 
 def _counts(module: Module) -> Counter[str]:
     return Counter(op.name for function in module for op in function.operations)
-
-
-def _optional_path(option: str, path: object, lever: str) -> Path | None:
-    if path is None:
-        return None
-    return checked_path(path, lambda given, why: PassError(7, f"{option} is {given}", why=why, lever=lever))
-
-
-def _names(given: object, steps: Iterable[Pass]) -> bool | tuple[str, ...]:
-    """`print_after` as True, False or names of passes of the pipeline."""
-    if isinstance(given, bool):
-        return given
-    known = list(dict.fromkeys(step.name for step in steps))
-    lever = f"give True, or a list of some of {', '.join(known) or 'no pass: the pipeline is empty'}"
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise PassError(7, f"print_after is {shown(given)}", lever=lever)
-    names = tuple(cast(Iterable[str], given))
-    for name in names:
-        if name not in known:
-            raise PassError(7, f"print_after names {shown(name)}, which is not in the pipeline", lever=lever)
-    return names

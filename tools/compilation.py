@@ -227,16 +227,20 @@ def _reproducible(job: Job, module: Module, command: list[str], log: Log) -> Gen
     except HbError:
         raise
     except Exception as error:
-        from hbir.ir.files import replacing
+        from hbir.ir.files import write_bytes
         from passes.debugging.reproducer import MODULE, write_reproducer
 
         folder, march = job.folder / "reproducer", job.march
-        if Path(march).suffix:
-            march = "march.toml"
-            with replacing(folder / march) as file:
-                file.write(Path(job.march).read_bytes())
-        write_reproducer(folder, module, [*command, "-m", MODULE, "--march", march], error)
-        log.warning(f"what failed can be run again from {folder}")
+        try:
+            if Path(march).suffix:
+                march = "march.toml"
+                write_bytes(folder / march, [Path(job.march).read_bytes()])
+            write_reproducer(folder, module, [*command, "-m", MODULE, "--march", march], error)
+        except (HbError, OSError) as refusal:
+            # What went wrong first is what the user is to hear of.
+            log.warning(f"there is no reproducer: {refusal}")
+        else:
+            log.warning(f"what failed can be run again from {folder}")
         raise
 
 

@@ -134,14 +134,13 @@ def _command(fault: Fault, tolerances: tuple[str, ...], march: str | None) -> st
 def _write_case(folder: Path, fault: Fault, command: str) -> None:
     """Write `module.mlir` with its weights, the inputs and `command.txt`."""
     from hbir.feeds import write_feed
-    from hbir.ir.files import replacing
+    from hbir.ir.files import write_text
     from hbir.module import save
 
     save(fault.case, folder / "module.mlir")
     for file, feed in zip(_inputs(fault), fault.feeds, strict=True):
         write_feed(folder / file, feed)
-    with replacing(folder / "command.txt") as file:
-        file.write(f"{command}\n".encode())
+    write_text(folder / "command.txt", f"{command}\n")
 
 
 def _number(value: float) -> float | str:
@@ -152,7 +151,7 @@ def _number(value: float) -> float | str:
 
 
 def _judgement(each: Judgement) -> dict[str, Any]:
-    numbers = {"difference": _number(each.difference), "allowed": each.allowed}
+    numbers = {"difference": _number(each.difference), "allowed": each.allowed, "unit": each.unit or "largest value"}
     return {"stage": each.stage, "promise": each.promise.name, **numbers, "failed": each.failed}
 
 
@@ -170,7 +169,10 @@ def _print(found: Bisection, operations: int) -> None:
     from tools.console import print_lines, print_table
 
     rows = [
-        (each.stage, each.promise.name, f"{each.difference:.3g}", f"{each.allowed:.3g}", "WRONG" if each.failed else "")
+        (
+            *(each.stage, each.promise.name, f"{each.difference:.3g} {each.unit}".rstrip()),
+            *(f"{each.allowed:.3g} {each.unit}".rstrip(), "WRONG" if each.failed else ""),
+        )
         for each in found.judged
     ]
     columns = ("stage", "promise", "#difference", "#allowed", "")

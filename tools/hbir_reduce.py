@@ -12,8 +12,8 @@ import click
 from tools.modules import input_shapes
 
 if TYPE_CHECKING:
+    from hbir.errors import HbError
     from hbir.module import Module
-    from passes.debugging.reduce import Predicate
     from tools.console import Log
 
 __all__ = ["main"]
@@ -34,10 +34,10 @@ means that the candidate is still interesting. Ctrl-C ends the search; with -o t
 class _Command:
     """A predicate: the exit status of a shell command that is given the path of the candidate."""
 
-    def __init__(self, command: str, path: Path, seconds: float, log: Log) -> None:
+    def __init__(self, command: str, path: Path, seconds: float) -> None:
         quoted = shlex.quote(str(path))
         self.command = command.replace("{}", quoted) if "{}" in command else f"{command} {quoted}"
-        self.path, self.seconds, self.log, self.first = path, seconds, log, True
+        self.path, self.seconds, self.first, self.outcome = path, seconds, True, ""
 
     def __call__(self, module: Module) -> bool:
         from hbir.errors import ConfigError
@@ -49,10 +49,20 @@ class _Command:
         if self.first and status in (126, 127):
             why = f"the shell gives {status}"
             raise ConfigError(Refusal.VALUE, "the command of --test cannot be run", why=why, lever="check its path")
-        if self.first and status != 0:
-            self.log.info("--test: it took too long" if status is None else f"--test: exit status {status}")
+        if self.first:
+            self.outcome = f"takes longer than {self.seconds:g} s" if status is None else f"exits with {status}"
         self.first = False
         return status == 0
+
+    def refusal(self, file: Path) -> HbError:
+        """Why there is nothing to reduce, once the whole module was not interesting."""
+        from hbir.errors import PassError
+
+        what = (
+            f"the command of --test {self.outcome} for the whole of {file.name}, as it does for what is not interesting"
+        )
+        lever = "give a command that exits with 0 for this module; {} in it is the path of the candidate"
+        return PassError(50, what, why=f"it was run as: {self.command}", lever=lever)
 
     def _run(self) -> int | None:
         """The exit status; None after a command that took too long."""
@@ -87,6 +97,7 @@ class _Failing:
 
         self.pipeline, self.wanted = Pipeline(pipeline, verify="exec"), wanted
         self.first: str | None = None
+        self.outcome = ""
 
     def __call__(self, module: Module) -> bool:
         from hbir.errors import HbError
@@ -95,11 +106,28 @@ class _Failing:
         try:
             self.pipeline.run(module)
         except FAILURES as error:
+            told = error.code if isinstance(error, HbError) else type(error).__name__
+            self.outcome = self.outcome or f"fails with {told}"
             if self.wanted is not None:
-                return self.wanted == (error.code if isinstance(error, HbError) else type(error).__name__)
+                return self.wanted == told
             self.first = self.first or failure(error)
             return failure(error) == self.first
+        self.outcome = self.outcome or "passes"
         return False
+
+    def refusal(self, file: Path) -> HbError:
+        """Why there is nothing to reduce, once the whole module was not interesting."""
+        from hbir.errors import PassError
+
+        where, why = f"on the whole of {file.name}", "each pass was held to its promise on generated inputs"
+        if self.wanted is not None:
+            what = f"the pipeline {self.outcome} {where}, and --fails asks for {self.wanted}"
+            return PassError(50, what, why=why, lever="leave out --fails, or give the failure that there is")
+        lever = (
+            "give a module and a pipeline that fail; where only certain inputs show it, give --test a command such as "
+            "'hbir-opt {} -p … --verify exec --feeds inputs.npz' that exits with 0 when the failure is there"
+        )
+        return PassError(50, f"the pipeline '{self.pipeline}' {self.outcome} {where}", why=why, lever=lever)
 
 
 def _operations(module: Module) -> int:
@@ -121,8 +149,11 @@ def _report(before: int, module: Module, tests: int, output: Path | None) -> dic
     return found | ({"module": str(module)} if output is None else {"output": str(output)})
 
 
-def _shrink(module: Module, predicate: Predicate, simplify: bool, output: Path | None, log: Log) -> tuple[Module, int]:
+def _shrink(
+    file: Path, module: Module, predicate: _Command | _Failing, simplify: bool, output: Path | None, log: Log
+) -> tuple[Module, int]:
     """The reduced module, and how many were tested. What stops the search with `output` given leaves the smallest so far."""
+    from hbir.errors import PassError
     from passes.debugging.reduce import reduce
 
     smallest, tests, count = module, 0, _operations(module)
@@ -141,6 +172,10 @@ def _shrink(module: Module, predicate: Predicate, simplify: bool, output: Path |
 
     try:
         return reduce(module, counted, simplify=simplify, progress=smaller), tests
+    except PassError as error:
+        if error.code != "HB0350":
+            raise
+        raise predicate.refusal(file) from None
     except (KeyboardInterrupt, SystemExit) as stopped:
         if output is None:
             raise
@@ -158,7 +193,7 @@ def _shrink(module: Module, predicate: Predicate, simplify: bool, output: Path |
               help="A candidate on which the command takes longer is not interesting.")  # fmt: skip
 @click.option("-p", "--pipeline", help="In place of a command: run these passes, held to their promises.")
 @click.option("--fails", metavar="CODE", help="The failure of the pipeline: HB0305, or an exception's name.")
-@click.option("--cut-only", is_flag=True, help="Only take away; leave out no links of chains, and no numbers.")
+@click.option("--cut-only", is_flag=True, help="Only take away: links of chains, numbers and shapes stay.")
 @input_shapes
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Write the module instead of printing it: .bc, or .mlir with .weights beside it.")  # fmt: skip
@@ -171,7 +206,7 @@ def main(
     """Shrink FILE, a module (.bc, .mlir) or an .onnx model, while --test or a failing pipeline says that it is interesting.
 
     Operations are cut out (what reads them gets inputs), then outputs and inputs, then links of chains; constants become zeros
-    or ones. The result verifies, and nothing of it can go alone. The same input gives the same result.
+    or ones, and axes get shorter. The result verifies, and nothing of it can go alone. The same input gives the same result.
     """
     from tools.console import Log, command_errors, print_json
 
@@ -191,9 +226,9 @@ def main(
         with tempfile.TemporaryDirectory(prefix="hbir-reduce-") as folder:
             kind = (output or file).suffix
             path = Path(folder) / f"candidate{'.mlir' if kind == '.onnx' else kind}"
-            predicate = _Failing(pipeline, fails) if pipeline is not None else _Command(test or "", path, timeout, log)
+            predicate = _Failing(pipeline, fails) if pipeline is not None else _Command(test or "", path, timeout)
             log.info(f"{_operations(module)} operations at the start")
-            small, tests = _shrink(module, predicate, not cut_only, output, log)
+            small, tests = _shrink(file, module, predicate, not cut_only, output, log)
         if output is not None or not as_json:
             _write(small, output)
         if as_json:

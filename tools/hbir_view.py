@@ -81,7 +81,7 @@ def _overlays(module: Module, wanted: _Wanted, log: Log) -> dict[str, dict[str, 
     from hbir.errors import ConfigError
     from hbir.feeds import read_feed
     from tools.modules import load_module
-    from tools.overlays import error_overlay, hbm_overlays, read_overlay
+    from tools.overlays import check_layers, error_overlay, hbm_overlays, read_overlay
     from tools.refusals import Refusal
 
     found: dict[str, dict[str, float]] = {}
@@ -89,6 +89,7 @@ def _overlays(module: Module, wanted: _Wanted, log: Log) -> dict[str, dict[str, 
     def add(name: str, values: dict[str, float]) -> None:
         if name in found:
             raise ConfigError(Refusal.CONFLICT, f"overlay '{name}' is given twice", lever="leave one out")
+        check_layers(module, name, values)
         found[name] = values
 
     if wanted.hbm is not None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hbir.dialects.hbir import ConstantOp
 from hbir.errors import ConfigError
+from hbir.ir.locations import layer_name
 from tools.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from backends.nash.perf import Report
     from hbir.module import Module
 
-__all__ = ["error_overlay", "hbm_overlays", "read_overlay"]
+__all__ = ["check_layers", "error_overlay", "hbm_overlays", "read_overlay"]
 
 _LARGEST = 1 << 28
 """Bytes of an overlay's file; a report of 20,000 layers has a tenth of them."""
@@ -81,6 +83,28 @@ def read_overlay(name: str, path: Path) -> dict[str, float]:
     if wrong is not None or not found:
         raise _refuse(path, f"'{wrong}' is no number" if wrong is not None else "it is empty")
     return {layer: value for layer, value in found.items() if value is not None}
+
+
+def check_layers(module: Module, name: str, values: Mapping[str, float]) -> None:
+    """Raise ConfigError HB0825 for an overlay of another network: no layer of it, but for inputs, is one of the module's."""
+    inputs = {argument.name for function in module for argument in function.flatten_inputs}
+    here = {layer_name(op): None for function in module for op in function.operations if not isinstance(op, ConstantOp)}
+    # Inputs of different networks often share a name.
+    layers = {layer: None for layer in here if layer not in inputs} or here
+    if any(layer in layers for layer in values):
+        return
+    raise ConfigError(
+        Refusal.LAYERS,
+        f"overlay '{name}' is not one of this module",
+        why=f"it has the layers {_some(values)}, and the module has {_some(layers)}",
+        lever="give the binary, report or network that belongs to this module, or the module that it was compiled from",
+    )
+
+
+def _some(layers: Iterable[str]) -> str:
+    """The first layers, and how many more there are."""
+    names = list(layers)
+    return (", ".join(names[:4]) or "none") + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def hbm_overlays(path: Path) -> dict[str, dict[str, float]]:

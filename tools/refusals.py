@@ -25,6 +25,7 @@ class Refusal(IntEnum):
     FILE = 22  # a file that cannot be read
     SYSTEM = 23  # the operating system refused something
     EXTRA = 24  # a package that only one feature needs is not installed
+    LAYERS = 25  # values by layer of another network
     INTERNAL = 99  # a fault of the compiler
 
 

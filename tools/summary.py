@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 from tools.console import print_lines, print_table
 from tools.outcome import Outcome
 
@@ -145,15 +145,13 @@ def node_info(outcome: Outcome) -> str:
 def write_summary(outcome: Outcome, folder: Path) -> None:
     """Write `<prefix>_node_info.csv` and `<prefix>_report.json`. Raises ConfigError HB0801."""
     prefix = outcome.job.prefix
-    with replacing(folder / f"{prefix}_node_info.csv") as file:
-        file.write(node_info(outcome).encode())
+    write_text(folder / f"{prefix}_node_info.csv", node_info(outcome))
     listed = {
         **outcome_json(outcome),
         "files": sorted([*(p.name for p in folder.iterdir()), f"{prefix}_report.json", "hb_compile.log"]),
     }
     listed["files"] = [name for name in listed["files"] if not name.startswith(".")]
-    with replacing(folder / f"{prefix}_report.json") as file:
-        file.write((json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    write_text(folder / f"{prefix}_report.json", json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
 
 
 def _percent(part: int | None, whole: int) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from backends.nash.hbm import Model
 from backends.nash.simulator import simulate
 from hbir.errors import ConfigError
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 from tools.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def write_profile(folder: Path, model: Model, values: Mapping[str, Any], result:
     }
     first = {key: values[key] for key in ("perf_result", "running_condition")}
     documents = [json.dumps(value, indent=2, ensure_ascii=False) for value in (first, latency)]
-    with replacing(folder / "profiler.log") as file:
-        file.write(f"{model.tool_version or 'source'}\n{documents[0]}\n***\n{documents[1]}\n".encode())
+    write_text(
+        folder / "profiler.log", f"{model.tool_version or 'source'}\n{documents[0]}\n***\n{documents[1]}\n"
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["thread_num", "frame_count", "latency_ms", "FPS"])
     writer.writerow([result.threads, result.frames, 1e3 * result.average_latency_seconds, result.frames_per_second])
-    with replacing(folder / "profiler.csv") as file:
-        file.write(text.getvalue().encode())
+    write_text(folder / "profiler.csv", text.getvalue())

@@ -13,8 +13,9 @@ Absent optional operands are passed as None, variadic ones as further positional
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from operator import index
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
@@ -27,6 +28,7 @@ from xdsl.dialects.builtin import (
     Float32Type,
     Float64Type,
     FloatAttr,
+    IntAttr,
     IntegerAttr,
     IntegerType,
     Signedness,
@@ -106,7 +108,21 @@ def string() -> Any:
 
 def tensor(shape: Sequence[int], element: Attribute) -> Tensor:
     """`tensor<shape x element>`."""
-    return TensorType(element, list(shape))
+    extents = tuple(map(index, shape))
+    if isinstance(element, UniformQuantizedType) and element.per_axis is not None:
+        return TensorType(element, _extents(extents))  # a list of scales may be long, and is not to be kept
+    return _tensor(extents, element)
+
+
+@lru_cache(maxsize=1024)
+def _tensor(shape: tuple[int, ...], element: Attribute) -> Tensor:
+    # To build one takes longer than to hash its parts, and the next operation mostly asks for the same type again.
+    return TensorType(element, _extents(shape))
+
+
+@lru_cache(maxsize=1024)
+def _extents(shape: tuple[int, ...]) -> tuple[IntAttr, ...]:
+    return tuple(map(IntAttr, shape))
 
 
 def shape_of(type_: Attribute) -> tuple[int, ...]:
@@ -264,11 +280,22 @@ class HbOperation(IRDLOperation):
         """Function that computes the result into `out` each time it is called."""
         raise TypeError("this operation is evaluated, not bound")
 
+    @classmethod
+    def _decoded(cls, properties: Mapping[str, Attribute]) -> dict[str, Any]:
+        present = {n: _decode(a) for n, a in properties.items() if n != "operandSegmentSizes"}
+        return present | cls._absent(cast(dict[str, Attribute | None], properties))
+
     @property
     def values(self) -> dict[str, Any]:
         """The properties as Python values; absent ones are None."""
-        present = {n: _decode(a) for n, a in self.properties.items() if n != "operandSegmentSizes"}
-        return present | self._absent(cast(dict[str, Attribute | None], self.properties))
+        return self._decoded(self.properties)
+
+    @classmethod
+    def inferred(
+        cls, operand_types: Sequence[Attribute | None], properties: Mapping[str, Attribute]
+    ) -> list[Attribute]:
+        """The result types that follow from the types of the aligned operands and from properties. Raises VerifyException."""
+        return cls._result_types(operand_types, cls._decoded(properties))
 
     @property
     def aligned_operands(self) -> list[SSAValue | None]:
@@ -317,8 +344,7 @@ class HbOperation(IRDLOperation):
 
     def verify_(self) -> None:
         """Compare the result types with those that follow from operands and attributes. Raises VerifyException."""
-        types = [None if o is None else o.type for o in self.aligned_operands]
-        expected = self._result_types(types, self.values)
+        expected = self.inferred([None if o is None else o.type for o in self.aligned_operands], self.properties)
         actual = [result.type for result in self.results]
         if expected != actual:
             raise VerifyException(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -38,6 +39,13 @@ def _scale_text(value: float) -> str:
     if (value * 1024).is_integer() and float(short := f"{value:.6e}") == value:
         return short
     return f"{value:.16e}"
+
+
+@lru_cache(maxsize=256)
+def _range(bits: int, narrow: bool, axis: int) -> tuple[IntegerType, IntAttr, IntAttr, Float32Type, IntAttr]:
+    """The parts of a type that few types differ in."""
+    half = 1 << (bits - 1)
+    return IntegerType(bits), IntAttr(-half + int(narrow)), IntAttr(half - 1), f32, IntAttr(axis)
 
 
 def _scales(values: npt.ArrayLike) -> BytesAttr:
@@ -79,16 +87,13 @@ class UniformQuantizedType(ParametrizedAttribute, TypeAttribute):
     ) -> UniformQuantizedType:
         """A type of `bits` signed bits; `narrow` leaves out the smallest value. Scales are rounded to float32."""
         scales = np.atleast_1d(np.asarray(scale, np.float32))
-        zero_points = np.broadcast_to(np.atleast_1d(np.asarray(zero_point, np.int64)), scales.shape)
-        half = 1 << (bits - 1)
+        zero_points = np.asarray(zero_point, np.int64)
+        if zero_points.shape != scales.shape:
+            # The quick way for the one zero point that most types have.
+            one = zero_points.ndim == 0
+            zero_points = np.full(scales.shape, zero_points) if one else np.broadcast_to(zero_points, scales.shape)
         return UniformQuantizedType(
-            IntegerType(bits),
-            IntAttr(-half + int(narrow)),
-            IntAttr(half - 1),
-            f32,
-            IntAttr(axis),
-            _scales(scales),
-            _zero_points(zero_points),
+            *_range(int(bits), bool(narrow), int(axis)), _scales(scales), _zero_points(zero_points)
         )
 
     @property

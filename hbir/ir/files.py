@@ -22,7 +22,16 @@ from hbir.ir.constants import BlobAttr, ConstantStore
 from hbir.ir.text import parse_module, print_module, verify_module
 from hbir.ir.weights import read_weights, weights_pieces
 
-__all__ = ["MODULE_SUFFIXES", "add_constants", "load_module", "replacing", "save_module", "used_blobs"]
+__all__ = [
+    "MODULE_SUFFIXES",
+    "add_constants",
+    "load_module",
+    "replacing",
+    "save_module",
+    "used_blobs",
+    "write_bytes",
+    "write_text",
+]
 
 MODULE_SUFFIXES = (".bc", ".mlir")
 """What the files of a module end in: bytecode, and text with its weights beside it."""
@@ -52,6 +61,17 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
             aside.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+    """Write pieces of bytes, one behind the other, as `replacing` does. Raises ConfigError HB0801."""
+    with replacing(path) as file:
+        file.writelines(pieces)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, its line ends as they are, as `replacing` does. Raises ConfigError HB0801."""
+    write_bytes(path, [text.encode()])
+
+
 def used_blobs(module: ModuleOp) -> list[BlobAttr]:
     """Every blob that an operation of the module names, each once, in order of first use."""
     found = {
@@ -71,15 +91,10 @@ def save_module(module: ModuleOp, store: ConstantStore, path: Path) -> None:
     """
     blobs = {blob.digest.data: store.bytes(blob) for blob in used_blobs(module)}
     if path.suffix == ".bc":
-        _write(path, write_bytecode(module, blobs))
+        write_bytes(path, write_bytecode(module, blobs))
     else:
-        _write(path.with_suffix(".weights"), weights_pieces(blobs))
-        _write(path, [print_module(module).encode()])
-
-
-def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
-    with replacing(path) as file:
-        file.writelines(pieces)
+        write_bytes(path.with_suffix(".weights"), weights_pieces(blobs))
+        write_text(path, print_module(module))
 
 
 def _mapped(path: Path, missing: IrError) -> memoryview:

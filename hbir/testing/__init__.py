@@ -10,7 +10,8 @@ your own is fuzzed in five lines::
 
 `tensors` and `quant_params` draw arrays and grids, `operations(kind)` modules around one operation class, of which
 `GENERATORS` lists all; `generate(Seeded(seed))` gives the same modules without hypothesis' engine, for long runs. Judges from
-outside are in `hbir.testing.oracles`. Needs the packages of the extra `test`; nothing else in the project imports this room.
+outside are in `hbir.testing.oracles`: `assert_agrees_with_tosa(module, feeds)` lets Arm's reference model compute the same
+function of integers. Needs the packages of the extra `test`; nothing else in the project imports this room.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from __future__ import annotations
 from hbir.testing.checks import assert_round_trips, assert_same_semantics, example_feeds
 from hbir.testing.graphs import Seeded
 from hbir.testing.modules import GENERATORS, generate, modules, operations
+from hbir.testing.oracles import assert_agrees_with_tosa, tosa_outputs
 from hbir.testing.values import quant_params, tensors
 
 __all__ = [
     "GENERATORS",
     "Seeded",
+    "assert_agrees_with_tosa",
     "assert_round_trips",
     "assert_same_semantics",
     "example_feeds",
@@ -31,4 +34,5 @@ __all__ = [
     "operations",
     "quant_params",
     "tensors",
+    "tosa_outputs",
 ]

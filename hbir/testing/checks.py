@@ -15,7 +15,8 @@ from hbir.dialects.base import Array
 from hbir.ir.bytecode import read_bytecode, write_bytecode
 from hbir.ir.files import used_blobs
 from hbir.ir.text import print_module
-from hbir.module import Function, Module
+from hbir.module import Function, Module, checked_module
+from hbir.testing.checked import checked_count, checked_feeds, checked_function, checked_size
 from hbir.testing.values import filled
 
 __all__ = ["assert_round_trips", "assert_same_semantics", "example_feeds", "tosa_opt", "through_tosa_opt"]
@@ -25,7 +26,11 @@ _LOAD_QUANT = "#load = #tosa.rounding_mode<SINGLE_ROUND>\n"
 
 
 def example_feeds(function: Function, seed: int = 0, reach: float = 1.0) -> dict[str, Array]:
-    """A deterministic input set of the function: see `hbir.testing.values.filled` for what is in it."""
+    """A deterministic input set of the function: see `hbir.testing.values.filled` for what is in it.
+
+    Raises IrError HB0245 for what is no function, no seed from 0 up, or no size.
+    """
+    function, seed, reach = checked_function(function), checked_count("seed", seed, 0), checked_size("reach", reach)
     return {
         argument.name: filled(argument.type.shape, argument.type.np_dtype, seed + index, reach)
         for index, argument in enumerate(function.flatten_inputs)
@@ -42,14 +47,17 @@ def assert_same_semantics(
     """Both have the same functions, and every function gives the same outputs: names, shapes, dtypes, and values.
 
     `feeds` are input sets for all functions (default: three of `example_feeds`). Integers compare with `==`; floats may
-    differ by `tolerance` times the largest finite value of the output (0: equal). NaN equals NaN. Raises AssertionError::
+    differ by `tolerance` times the largest finite value of the output (0: equal). NaN equals NaN. Raises AssertionError;
+    IrError HB0236 for what is no module, HB0245 for feeds or a tolerance that are none::
 
         assert_same_semantics(module, Pipeline("fold-constants,dead-code").run(module))
     """
+    before, after, tolerance = checked_module(before), checked_module(after), checked_size("tolerance", tolerance)
+    given = None if feeds is None else checked_feeds(feeds)
     names = [[function.name for function in module] for module in (before, after)]
     assert names[0] == names[1], f"functions {names[1]} instead of {names[0]}"
     for old, new in zip(before.functions, after.functions, strict=True):
-        for feed in [example_feeds(old, seed) for seed in range(3)] if feeds is None else feeds:
+        for feed in [example_feeds(old, seed) for seed in range(3)] if given is None else given:
             expected, actual = old.feed(feed), new.feed(feed)
             assert list(expected) == list(actual), f"outputs {list(actual)} instead of {list(expected)}"
             for name, value in expected.items():
@@ -69,8 +77,9 @@ def assert_round_trips(module: Module) -> None:
     """A module that verifies, the same text when it is read and printed again, and the same bytecode. Raises AssertionError.
 
     Both are done in memory; constants are compared by their hashes, and byte for byte on their way through bytecode.
+    Raises IrError HB0236 for what is no module.
     """
-    module.verify()
+    checked_module(module).verify()
     text = str(module)
     again = Module.parse(text, module.constants)
     assert str(again) == text, "the text changes when it is read and printed again"

@@ -1,4 +1,4 @@
-"""One generator for each operation of the float dialects, and the idioms that exporters write and passes look for."""
+"""One generator for each operation of the float dialects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hbir.dialects.quant import UniformQuantizedType
 from hbir.testing.graphs import Generator, Graph
 from hbir.testing.values import filled
 
-__all__ = ["FLOAT_GENERATORS", "IDIOMS", "QAT_GENERATORS"]
+__all__ = ["BOUNDS", "FLOAT_GENERATORS", "QAT_GENERATORS", "batch_norm", "conv_parts"]
 
 # Functions without poles: a chain of operations may bring any float to their input.
 _FUNCTIONS = {
@@ -29,7 +29,8 @@ _FUNCTIONS = {
     "leaky_relu": (None, (0.1,)),
     "abs": (None,),
 }
-_BOUNDS = ((0.0, None), (0.0, 6.0), (None, 1.0), (-1.0, 1.0), (None, None))
+BOUNDS = ((0.0, None), (0.0, 6.0), (None, 1.0), (-1.0, 1.0), (None, None))
+"""Lower and upper bounds of clips and of what layers fuse."""
 
 
 def _window(g: Graph, size: int) -> tuple[int, int, int, int, int]:
@@ -39,7 +40,8 @@ def _window(g: Graph, size: int) -> tuple[int, int, int, int, int]:
     return kernel, stride, dilation, g.integer(0, kernel - 1), g.integer(0, kernel - 1)
 
 
-def _conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[str, Any], int]:
+def conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[str, Any], int]:
+    """Weight, bias, geometry and output channels of a convolution that fits `x`."""
     _, h, w, c = shape_of(x.type)
     (kh, sh, dh, top, bottom), (kw, sw, dw, left, right) = _window(g, h), _window(g, w)
     groups = g.choose([n for n in (1, c, 2) if c % n == 0])
@@ -57,8 +59,8 @@ def _conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[
 
 def _conv2d(g: Graph) -> SSAValue:
     x = g.value(4)
-    weight, bias, geometry, _ = _conv_parts(g, x)
-    low, high = g.choose(_BOUNDS)
+    weight, bias, geometry, _ = conv_parts(g, x)
+    low, high = g.choose(BOUNDS)
     plain = f.Conv2dOp.make(x, weight, bias, None, **geometry, min=low, max=high)
     if not g.integer(0, 2):
         residual = g.value(shape=shape_of(plain.output.type))
@@ -81,7 +83,7 @@ def _conv_transpose2d(g: Graph) -> SSAValue:
 
 def _linear(g: Graph) -> SSAValue:
     x = g.value(g.choose((2, 3, 4, 1)))
-    cout, (low, high) = g.integer(1, 4), g.choose(_BOUNDS)
+    cout, (low, high) = g.integer(1, 4), g.choose(BOUNDS)
     weight = g.floats((cout, shape_of(x.type)[-1]), 0.5)
     return g.add(f.LinearOp.make(x, weight, g.floats((cout,)) if g.integer(0, 1) else None, min=low, max=high))
 
@@ -124,8 +126,8 @@ def _binary(kind: type[f.BinaryOp]) -> Generator:
     return generate
 
 
-def _batch_norm(g: Graph) -> SSAValue:
-    x = g.value(g.choose((4, 2)))
+def batch_norm(g: Graph, x: SSAValue) -> SSAValue:
+    """A batch norm over the last axis of `x`."""
     channels = shape_of(x.type)[-1:]
     scale, bias, mean = (g.floats(channels) for _ in range(3))
     variance = g.constant((0.5 + np.abs(filled(channels, "float32", g.integer(0, 99)))).astype(np.float32), f32)
@@ -169,7 +171,7 @@ def _function(g: Graph) -> SSAValue:
 
 
 def _clip(g: Graph) -> SSAValue:
-    low, high = g.choose(_BOUNDS)
+    low, high = g.choose(BOUNDS)
     return g.add(f.ClipOp.make(g.value(None), min=low, max=high))
 
 
@@ -267,7 +269,7 @@ def _fake_quant(g: Graph) -> SSAValue:
 FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
     f.ArgmaxOp: _argmax,
     f.AvgPoolOp: _pool(f.AvgPoolOp),
-    f.BatchNormOp: _batch_norm,
+    f.BatchNormOp: lambda g: batch_norm(g, g.value(g.choose((4, 2)))),
     f.CastOp: _cast,
     f.ClipOp: _clip,
     f.ConcatOp: _concat,
@@ -292,71 +294,3 @@ FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
 """For each operation of the dialect hbir, what adds one to a graph."""
 QAT_GENERATORS: dict[type[HbOperation], Generator] = {FakeQuantOp: _fake_quant}
 """The same for the dialect qat."""
-
-
-def _spelled_swish(g: Graph) -> SSAValue:
-    x = g.value(None)
-    name, parameters = g.choose((("sigmoid", None), ("hardsigmoid", (1 / 6, 0.5)), ("hardsigmoid", None)))
-    gate = g.add(f.FunctionOp.make(x, function=name, parameters=parameters))
-    return g.add(f.MulOp.make(*((x, gate) if g.integer(0, 1) else (gate, x))))
-
-
-def _spelled_hardswish(g: Graph) -> SSAValue:
-    x = g.value(None)
-    moved = g.add(f.AddOp.make(x, g.constant(np.array(3.0, np.float32), f32)))
-    gate = g.add(f.ClipOp.make(moved, min=0.0, max=6.0))
-    scaled = g.add(f.MulOp.make(x, gate))
-    rank = g.integer(0, 5)
-    if g.integer(0, 1):
-        return g.add(f.DivOp.make(scaled, g.constant(np.full((1,) * rank, 6.0, np.float32), f32)))
-    return g.add(f.MulOp.make(scaled, g.constant(np.full((1,) * rank, 1 / 6, np.float32), f32)))
-
-
-def _layer(g: Graph) -> SSAValue:
-    """Pad, convolution, batch norm, residual add and relu, as exporters write them: one operation each."""
-    x = g.value(4)
-    if g.integer(0, 1):
-        before, after = ([0, g.integer(0, 2), g.integer(0, 2), 0] for _ in range(2))
-        x = g.add(f.PadOp.make(x, before=before, after=after, mode="constant", value=0.0))
-    weight, bias, geometry, cout = _conv_parts(g, x)
-    y = g.add(f.Conv2dOp.make(x, weight, bias, None, **geometry, min=None, max=None))
-    if g.integer(0, 1):
-        y = g.add(f.MulOp.make(y, g.floats((cout,))))
-    if g.integer(0, 1):
-        y = g.add(f.SubOp.make(y, g.floats((1, 1, cout))))
-    if g.integer(0, 1):
-        y = g.add(f.AddOp.make(y, g.value(shape=shape_of(y.type))))
-    low, high = g.choose(_BOUNDS[:4])
-    return g.add(f.ClipOp.make(y, min=low, max=high))
-
-
-def _channels_first(g: Graph) -> SSAValue:
-    """An operation between the pair of transposes that a front end puts around it, and what may stand in between."""
-    x = g.value(4)
-    x = g.add(f.TransposeOp.make(x, permutation=(0, 3, 1, 2)))
-    for _ in range(g.integer(0, 2)):
-        kind = g.choose(("relu", "scale", "pad", "mean", "softmax", "slice"))
-        c = shape_of(x.type)[1]
-        if kind == "relu":
-            x = g.add(f.ClipOp.make(x, min=0.0, max=None))
-        elif kind == "scale":
-            x = g.add(f.MulOp.make(x, g.floats((c, 1, 1))))
-        elif kind == "pad":
-            x = g.add(f.PadOp.make(x, before=(0, 0, 1, 0), after=(0, 1, 0, 1), mode="edge", value=0.0))
-        elif kind == "mean":
-            x = g.add(f.ReduceOp.make(x, kind="mean", axes=(2, 3), keep=True))
-        elif kind == "softmax":
-            x = g.add(f.SoftmaxOp.make(x, axis=1))
-        else:
-            shape = shape_of(x.type)
-            x = g.add(f.SliceOp.make(x, begin=(0, 0, 0, 0), end=(shape[0], 1, *shape[2:]), step=(1, 1, 1, 1)))
-    if g.integer(0, 1):
-        return g.add(f.TransposeOp.make(x, permutation=(0, 2, 3, 1)))
-    n, *rest = shape_of(x.type)
-    flat = g.add(f.ReshapeOp.make(x, shape=(n, int(np.prod(rest)))))
-    weight = g.floats((g.integer(1, 3), int(np.prod(rest))), 0.5)
-    return g.add(f.LinearOp.make(flat, weight, None, min=None, max=None))
-
-
-IDIOMS: tuple[Generator, ...] = (_layer, _channels_first, _spelled_swish, _spelled_hardswish)
-"""Several operations at once, in the forms that the passes on float graphs recognise."""

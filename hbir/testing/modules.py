@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from hbir.arguments import checked_kind, shown
 from hbir.dialects.base import HbOperation
 from hbir.dialects.hbir import ConstantOp
 from hbir.ir.locations import layer_name
 from hbir.module import Module
-from hbir.testing.float_graphs import FLOAT_GENERATORS, IDIOMS, QAT_GENERATORS
+from hbir.testing.checked import checked_choices, checked_count, refusal
+from hbir.testing.float_graphs import FLOAT_GENERATORS, QAT_GENERATORS
+from hbir.testing.float_idioms import IDIOMS
 from hbir.testing.graphs import Generator, Graph, Seeded, SeededGraph
 from hbir.testing.quantized_graphs import QUANTIZED_GENERATORS, QUANTIZED_IDIOMS
 
@@ -19,6 +22,9 @@ __all__ = ["GENERATORS", "Generated", "generate", "modules", "operations"]
 _MORE = 9
 """One in so many more: how often a module ends before it has all the operations that it may have."""
 
+_COMMON = 3
+"""How many times as often as a single operation an idiom is drawn: faults of passes show in what passes look for."""
+
 _SHOWN = 64
 """Elements of a constant that is small enough to be shown."""
 
@@ -26,9 +32,9 @@ GENERATORS: dict[type[HbOperation], Generator] = {**FLOAT_GENERATORS, **QAT_GENE
 """Operation class -> what adds one to a graph. A test fails when a class of a dialect is missing here."""
 
 _DIALECTS: dict[str, Sequence[Generator]] = {
-    "hbir": (*FLOAT_GENERATORS.values(), *IDIOMS),
+    "hbir": (*FLOAT_GENERATORS.values(), *_COMMON * IDIOMS),
     "qat": tuple(QAT_GENERATORS.values()),
-    "quantized": (*QUANTIZED_GENERATORS.values(), *QUANTIZED_IDIOMS),
+    "quantized": (*QUANTIZED_GENERATORS.values(), *_COMMON * QUANTIZED_IDIOMS),
 }
 
 
@@ -49,20 +55,28 @@ def _generated(graph: Graph) -> Generated:
     return Generated(module.op, module.constants)
 
 
-@st.composite
-def operations(draw: st.DrawFn, kind: type[HbOperation]) -> Module:
+def operations(kind: type[HbOperation]) -> st.SearchStrategy[Module]:
     """Modules around one operation of a class, with whatever constants and inputs it takes::
 
-    @given(operations(hbir.dialects.quantized.SoftmaxOp))
-    def test_my_backend(module): ...
+        @given(operations(hbir.dialects.quantized.SoftmaxOp))
+        def test_my_backend(module): ...
+
+    Raises IrError HB0245 for what is not in `GENERATORS`.
     """
+    refuse = refusal("kind", "give one of hbir.testing.GENERATORS, such as hbir.dialects.hbir.AddOp")
+    if checked_kind(kind, type, refuse) not in GENERATORS:
+        raise refuse(shown(kind), "there is no generator for it")
+    return _operations(kind)
+
+
+@st.composite
+def _operations(draw: st.DrawFn, kind: type[HbOperation]) -> Module:
     graph = Graph(draw)
     GENERATORS[kind](graph)
     return _generated(graph)
 
 
-@st.composite
-def modules(draw: st.DrawFn, dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> Module:
+def modules(dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> st.SearchStrategy[Module]:
     """Modules of one function with up to `max_ops` generated operations (constants, and parts of idioms, not counted).
 
     `dialects`: any of `hbir` (a float network, with the idioms of exporters), `qat`, `quantized`. They verify, and run without
@@ -71,19 +85,32 @@ def modules(draw: st.DrawFn, dialects: Sequence[str] = ("hbir",), max_ops: int =
         @given(modules(("quantized",), max_ops=4))
         def test_my_pass(module):
             assert_same_semantics(module, Pipeline([MyPass()]).run(module))
+
+    Raises IrError HB0245 for arguments that do not fit.
     """
+    return _modules(*_checked(dialects, max_ops))
+
+
+@st.composite
+def _modules(draw: st.DrawFn, dialects: Sequence[str], max_ops: int) -> Module:
     return _generated(_filled(Graph(draw), dialects, max_ops))
 
 
 def generate(choices: Seeded, dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> Module:
-    """One module of those that `modules` draws, decided by a seed: without shrinking, and many times faster."""
+    """One module of those that `modules` draws, decided by a seed: without shrinking, and many times faster.
+
+    Raises IrError HB0245 for arguments that do not fit.
+    """
+    checked_kind(choices, Seeded, refusal("choices", "give a Seeded, such as Seeded(0)"))
+    dialects, max_ops = _checked(dialects, max_ops)
     return _generated(_filled(SeededGraph(choices), dialects, max_ops))
 
 
+def _checked(dialects: Sequence[str], max_ops: int) -> tuple[Sequence[str], int]:
+    return checked_choices("dialects", dialects, tuple(_DIALECTS)), checked_count("max_ops", max_ops, 1)
+
+
 def _filled(graph: Graph, dialects: Sequence[str], max_ops: int) -> Graph:
-    unknown = [name for name in dialects if name not in _DIALECTS]
-    if unknown or not dialects:
-        raise ValueError(f"dialects are {list(dialects)}: choose from {list(_DIALECTS)}")
     generators = [generator for name in dialects for generator in _DIALECTS[name]]
     for _ in range(max_ops):
         graph.choose(generators)(graph)

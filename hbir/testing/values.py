@@ -15,6 +15,14 @@ from hypothesis import strategies as st
 
 from hbir.dialects.base import Array
 from hbir.dialects.quant import UniformQuantizedType
+from hbir.testing.checked import (
+    checked_choices,
+    checked_dtype,
+    checked_flag,
+    checked_scales,
+    checked_shape,
+    checked_size,
+)
 
 __all__ = ["SCALES", "Choices", "Drawn", "chosen_grid", "chosen_shape", "filled", "quant_params", "shapes", "tensors"]
 
@@ -104,25 +112,37 @@ def filled(shape: Sequence[int], dtype: npt.DTypeLike, seed: int, reach: float =
     return array
 
 
-@st.composite
 def tensors(
-    draw: st.DrawFn,
     shape: Sequence[int] | st.SearchStrategy[tuple[int, ...]] | None = None,
     dtype: npt.DTypeLike = np.float32,
     reach: float = 1.0,
     *,
     finite: bool = True,
-) -> Array:
+) -> st.SearchStrategy[Array]:
     """Arrays of a shape (default: any of rank 0 to 4) and dtype; see `filled` for what is in them.
 
     Without `finite`, floats may also be infinite or no number::
 
         @given(tensors((1, 8, 8, 3), np.int8))
         def test_my_kernel(x): ...
+
+    Raises IrError HB0245 for arguments that do not fit.
     """
     if shape is None:
         shape = st.integers(0, 4).flatmap(shapes)
-    chosen = draw(shape) if isinstance(shape, st.SearchStrategy) else tuple(shape)
+    known = shape if isinstance(shape, st.SearchStrategy) else checked_shape(shape)
+    return _tensors(known, checked_dtype(dtype), checked_size("reach", reach), checked_flag("finite", finite))
+
+
+@st.composite
+def _tensors(
+    draw: st.DrawFn,
+    shape: tuple[int, ...] | st.SearchStrategy[tuple[int, ...]],
+    dtype: np.dtype[Any],
+    reach: float,
+    finite: bool,
+) -> Array:
+    chosen = checked_shape(draw(shape)) if isinstance(shape, st.SearchStrategy) else shape
     array = filled(chosen, dtype, draw(st.integers(0, 2**32 - 1)), reach)
     if not finite and array.size and np.issubdtype(array.dtype, np.floating):
         for value in draw(st.lists(st.sampled_from((np.inf, -np.inf, np.nan)), max_size=3)):
@@ -140,13 +160,20 @@ def chosen_grid(
     return UniformQuantizedType.get(width, scale, zero)
 
 
-@st.composite
 def quant_params(
-    draw: st.DrawFn, bits: Sequence[int] = (8, 16), *, symmetric: bool = False, scales: Sequence[float] = SCALES
-) -> UniformQuantizedType:
+    bits: Sequence[int] = (8, 16), *, symmetric: bool = False, scales: Sequence[float] = SCALES
+) -> st.SearchStrategy[UniformQuantizedType]:
     """Per-tensor grids. int16 grids are symmetric, as TOSA demands; int8 grids may have any zero point::
 
-    @given(quant_params((8,), symmetric=True))
-    def test_my_observer(grid): assert grid.zero_point == 0
+        @given(quant_params((8,), symmetric=True))
+        def test_my_observer(grid): assert grid.zero_point == 0
+
+    Raises IrError HB0245 for arguments that do not fit.
     """
+    widths = checked_choices("bits", bits, (8, 16))
+    return _grids(widths, checked_flag("symmetric", symmetric), checked_scales(scales))
+
+
+@st.composite
+def _grids(draw: st.DrawFn, bits: Sequence[int], symmetric: bool, scales: Sequence[float]) -> UniformQuantizedType:
     return chosen_grid(Drawn(draw), bits, symmetric=symmetric, scales=scales)

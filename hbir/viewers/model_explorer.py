@@ -18,7 +18,7 @@ from hbir.arguments import checked_path
 from hbir.dialects.base import tensor_type
 from hbir.dialects.hbir import ConstantOp
 from hbir.errors import ConfigError
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 from hbir.ir.locations import layer_name, location_names
 from hbir.module import Function, Module, checked_module
 from hbir.viewers.readable import (
@@ -175,6 +175,5 @@ def save_model_explorer(
             raise ConfigError(13, f"'{name}' cannot name an overlay", lever="use letters, digits, _ and -")
         documents[target.with_name(f"{target.stem}.{name}.json")] = node_data(module, name, values)
     for each, document in documents.items():
-        with replacing(each) as file:
-            file.write((json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+        write_text(each, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return tuple(documents)

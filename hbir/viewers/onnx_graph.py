@@ -18,7 +18,7 @@ from hbir.arguments import checked_path
 from hbir.dialects.base import Array, HbOperation, element_dtype, tensor_type
 from hbir.dialects.hbir import ConstantOp
 from hbir.errors import ConfigError
-from hbir.ir.files import replacing
+from hbir.ir.files import replacing, write_bytes
 from hbir.ir.locations import layer_name
 from hbir.module import Function, Module, checked_module
 from hbir.viewers.readable import element_text, named_operands, properties_of, readable_property, value_names
@@ -65,8 +65,7 @@ def visualize(
     elif sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST:
         what = "the constants take more than 2 GB, which one ONNX file cannot hold"
         raise ConfigError(13, what, lever="save_as_external_data=True")
-    with replacing(path) as file:
-        file.write(model.SerializeToString(deterministic=True))
+    write_bytes(path, [model.SerializeToString(deterministic=True)])
     if start is not None:
         # Without a port Netron looks for a free one.
         start(str(path), address=(host or "localhost", port))

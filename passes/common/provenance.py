@@ -1,4 +1,4 @@
-"""Who did it: after each pass of a pipeline, the operations that it made or changed are tagged with its name.
+"""Who did it: after each pass of a pipeline, the operations that it made or changed are tagged with its name, each time anew.
 
 A new operation carries on the tags of those of its kind and layer that the pass removed, so that a rewritten convolution
 still tells who folded its batch norm. Passes know nothing of this.
@@ -41,9 +41,9 @@ def changes_tagged(module: Module, name: str) -> Generator[None]:
         was = before.get(op)
         if was is None:
             earlier = dict.fromkeys(tag for layer in location_names(op) for tag in history.get((_kind(op), layer), ()))
-            op.location = tag_location(op.location, _with(tuple(earlier), name))
+            op.location = tag_location(op.location, (*earlier, name))
         elif _changed(op, was, before):
-            op.location = tag_location(op.location, _with(location_passes(was.location), name))
+            op.location = tag_location(op.location, (*location_passes(was.location), name))
         elif op.location is not was.location:
             op.location = was.location  # the same names; a rewrite may have lost the tags
 
@@ -74,10 +74,6 @@ def _removed(before: dict[Operation, _State], alive: set[Operation]) -> dict[tup
                 key = (_kind(op), layer)
                 found[key] = tuple(dict.fromkeys((*found.get(key, ()), *tags)))
     return found
-
-
-def _with(earlier: tuple[str, ...], name: str) -> tuple[str, ...]:
-    return earlier if earlier[-1:] == (name,) else (*earlier, name)
 
 
 def _changed(op: Operation, was: _State, before: dict[Operation, _State]) -> bool:

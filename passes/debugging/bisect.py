@@ -21,6 +21,7 @@ from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Function, Module, checked_module
 from passes.debugging.equivalence import Feeds, generated_inputs
+from passes.debugging.recorded import all_values
 from passes.debugging.reduce import reduce, value_names
 from passes.debugging.stages import FAILURES, Arrays, Element, Results, Stage, Verdict, as_stages, judge
 from passes.manager import Pass, Promise
@@ -47,6 +48,8 @@ class Judgement:
     allowed: float
     failed: str = ""
     """What is wrong; empty when it kept its promise."""
+    unit: str = ""
+    """"steps" where one operation was looked at alone: the numbers are steps of its result."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def bisect(
 
     A stage fails when it raises, makes no valid module, changes names or types of outputs, or changes a value by more than it
     promises: EXACT: at all; LAYOUT: floats by 1e-4; NUMERIC: by `tolerance`, or that of its name in `tolerances`. All are
-    relative to the largest value of the output; NaN or infinity on one side only is always wrong. `feeds` are input sets of a
+    relative to the largest value of the output; NaN or infinity on one side only is always wrong. RECORDED is as NUMERIC, and
+    each operation that was replaced is looked at alone: it may be off by the steps it records. `feeds` are input sets of a
     module with one function, by name; without any, three are generated for each function. `progress` is called with what is
     done and its share, 0 to 1: of the stages first, then of the operations that are cut away.
     Raises PassError HB0352 for a tolerance or feeds that do not fit, what `Pipeline` raises for what is no pipeline, and what
@@ -125,7 +129,8 @@ def bisect(
         verdict = judge(stage, current, inputs, limit, results)
         comparable = not verdict.kind or verdict.element is not None
         difference = verdict.difference if comparable else np.inf
-        judged.append(Judgement(stage.text, stage.promise, difference, verdict.allowed, verdict.what))
+        unit = "steps" if verdict.kind == "record" else ""
+        judged.append(Judgement(stage.text, stage.promise, difference, verdict.allowed, verdict.what, unit))
         if verdict.kind:
             return Bisection(tuple(judged), _fault(number, stage, current, inputs, verdict, limit, say))
         if not isinstance(verdict.made, Module):
@@ -160,22 +165,6 @@ def _is_constant(op: Operation) -> bool:
     return isinstance(op, ConstantOp)
 
 
-def _all_values(function: Function, feed: Arrays) -> dict[str, Array]:
-    """Inputs and results of every operation, by the names under which `reduce` makes inputs of them."""
-    names = value_names(function)
-    values = dict(feed)
-    for op in function.operations:
-        if isinstance(op, ConstantOp):
-            values[names[op.output]] = op.array(function.module.constants)
-
-    def keep(op: Operation, results: Sequence[Array]) -> None:
-        for value, array in zip(op.results, results, strict=True):
-            values[names[value]] = array.copy()
-
-    function.feed(feed, keep)
-    return values
-
-
 def _fault(
     number: int, stage: Stage, module: Module, inputs: Mapping[str, Feeds], found: Verdict, limit: float, say: Progress
 ) -> Fault:
@@ -186,9 +175,10 @@ def _fault(
         shown[found.function] = [found.feed]
     if judge(stage, module, shown, limit).kind != found.kind:
         shown = dict(inputs)  # calibration, say, does something else on a part of its data
-    values = {f.name: [_all_values(f, feed) for feed in shown[f.name]] for f in module}
+    values = {f.name: [all_values(f, feed) for feed in shown[f.name]] for f in module}
     total, tests = max(_size(module), 1), 0
-    rounded = found.difference / 2 if stage.promise is Promise.NUMERIC and found.kind == "values" else None
+    rounds = stage.promise in (Promise.NUMERIC, Promise.RECORDED)
+    rounded = found.difference / 2 if rounds and found.kind == "values" else None
 
     def fed(piece: Module) -> dict[str, Feeds]:
         return {f.name: [{a.name: known[a.name] for a in f.flatten_inputs} for known in values[f.name]] for f in piece}
@@ -246,6 +236,8 @@ def _guilty(case: Module, verdict: Verdict) -> tuple[str, str, str]:
 
 
 def _maker(function: Function, output: str) -> Operation | None:
-    """The operation that makes an output; None when it is an input."""
-    owner = next(argument.value.owner for argument in function.flatten_outputs if argument.name == output)
+    """The operation that makes an output, or a value of `value_names`; None when that is an input."""
+    values = {name: value for value, name in value_names(function).items()}
+    values |= {argument.name: argument.value for argument in function.flatten_outputs}
+    owner = values[output].owner if output in values else None
     return owner if isinstance(owner, Operation) else None

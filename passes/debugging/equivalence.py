@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from hbir.dialects.base import Array
 from hbir.errors import PassError
 from hbir.module import Function, Module
+from passes.debugging.conditioning import rounding
 from passes.debugging.differences import FLOAT_TOLERANCE, differences
+from passes.debugging.recorded import beyond_record
 
 __all__ = ["Feeds", "check_promise", "generated_feeds", "generated_inputs"]
 
@@ -49,12 +51,21 @@ def generated_feeds(function: Function) -> list[dict[str, Array]]:
     return [generated_inputs(function, seed) for seed in range(3)]
 
 
-def check_promise(name: str, promise: str, before: Module, after: Module, feeds: Feeds = ()) -> None:
+def check_promise(
+    name: str,
+    promise: str,
+    before: Module,
+    after: Module,
+    feeds: Feeds = (),
+    run: Callable[[Module], None] | None = None,
+) -> None:
     """Raise PassError HB0305 when results differ more than the promise allows.
 
     Names, shapes and dtypes stay under every promise. EXACT: all values equal. LAYOUT: integers equal, floats within 1e-4
-    of the largest value. NUMERIC: values may change, but what was finite stays finite. NaN equals NaN. `feeds` are the input
-    sets, the same for all functions; without any, each function is run on `generated_feeds`.
+    of the largest value, or within their rounding where large values cancel (`conditioning`). NUMERIC: values may change, but
+    what was finite stays finite. RECORDED: so, too, and what replaces an operation is off by no more than it records; `run`,
+    which is the pass, is run on the replaced ones alone. NaN equals NaN. `feeds` are the input sets, the same for all
+    functions; without any, each function is run on `generated_feeds`.
     """
     names = [[function.name for function in module] for module in (before, after)]
     if names[0] != names[1]:
@@ -63,10 +74,22 @@ def check_promise(name: str, promise: str, before: Module, after: Module, feeds:
         )
     for old, new in zip(before.functions, after.functions, strict=True):
         for feed in feeds or generated_feeds(old):
-            _check_run(name, promise, old, old.feed(feed), new.feed(feed))
+            _check_run(name, promise, old, feed, new.feed(feed))
+    if promise == "RECORDED" and run is not None:
+        sets = {function.name: feeds or generated_feeds(function) for function in before}
+
+        def made(piece: Module) -> Module:
+            run(piece)
+            return piece
+
+        for found in beyond_record(before, after, made, sets):
+            if found.steps > found.allowed:
+                change = f"layer '{found.output}' by {found.steps:g} steps where it records {found.allowed:g}"
+                raise _broken(name, promise, before[found.function], change)
 
 
-def _check_run(name: str, promise: str, old: Function, expected: dict[str, Array], actual: dict[str, Array]) -> None:
+def _check_run(name: str, promise: str, old: Function, feed: Mapping[str, Array], actual: dict[str, Array]) -> None:
+    expected = old.feed(feed)
     if list(expected) != list(actual):
         raise _broken(name, promise, old, f"the outputs {list(expected)} into {list(actual)}")
     for key, value in expected.items():
@@ -75,12 +98,15 @@ def _check_run(name: str, promise: str, old: Function, expected: dict[str, Array
             change = f"output '{key}' from {value.dtype}{list(value.shape)} to {got.dtype}{list(got.shape)}"
             raise _broken(name, promise, old, change)
         apart = differences(value, got)
-        if promise == "NUMERIC":
+        if promise in ("NUMERIC", "RECORDED"):
             apart = np.where(np.isfinite(value) & np.isinf(apart), apart, 0.0)
         difference = float(apart.max(initial=0.0))
         floats = promise == "LAYOUT" and np.issubdtype(value.dtype, np.floating)
         finite = np.abs(value[np.isfinite(value)]) if floats else np.zeros(0)
-        if difference > (FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0):
+        allowed = FLOAT_TOLERANCE * float(finite.max(initial=1e-30)) if floats else 0.0
+        if difference > allowed and floats and np.isfinite(difference):
+            allowed = max(allowed, rounding(old, feed)[key])
+        if difference > allowed:
             raise _broken(name, promise, old, f"output '{key}' by {difference:g}")
 
 

@@ -2,8 +2,9 @@
 
 Everything that can go is tried in runs, long ones first, then ever shorter ones down to single ones; what is left after that is
 tried again until nothing goes any more. A run of operations is cut out: what the rest reads of it becomes inputs, and what it
-read becomes outputs. Then come outputs, inputs that nothing reads, operations that hand out a value of the type they take, and
-constants, which become zeros or ones. Every candidate verifies before it is tested, and the same module is not tested twice.
+read becomes outputs. Then come outputs, inputs that nothing reads, operations that hand out a value of the type they take,
+constants, which become zeros or ones, and the axes of inputs and constants, which get shorter. Every candidate verifies before
+it is tested, and the same module is not tested twice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from xdsl.dialects.builtin import FunctionType, ModuleOp, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.utils.exceptions import VerifyException
 
 from hbir.arguments import shown
 from hbir.dialects.base import shape_of, tensor_type
@@ -24,6 +26,7 @@ from hbir.dialects.hbir import ConstantOp, constant
 from hbir.errors import HbError, PassError
 from hbir.ir.locations import layer_name
 from hbir.module import NAME, Argument, Function, Module, checked_module
+from passes.debugging.resize import Resize, Resizer, Source, resizes
 
 __all__ = ["Predicate", "reduce", "value_names"]
 
@@ -76,13 +79,20 @@ class _Case:
         return [argument for function in self.functions for argument in function.op.body.block.args]
 
     @property
+    def sources(self) -> dict[Source, tuple[int, ...]]:
+        """The shapes of inputs and constants."""
+        found: dict[Source, tuple[int, ...]] = {("input", n): shape_of(v.type) for n, v in enumerate(self.inputs)}
+        operations = enumerate(self.operations)
+        return found | {("constant", n): shape_of(op.output.type) for n, op in operations if isinstance(op, ConstantOp)}
+
+    @property
     def outputs(self) -> int:
         return sum(len(function.return_op.operands) for function in self.functions)
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """What a candidate leaves out, by numbers; `constants` are filled with `filling`."""
+    """What a candidate leaves out, by numbers; `constants` are filled with `filling`, and axes get shorter by `resize`."""
 
     functions: frozenset[int] = frozenset()
     cut: frozenset[int] = frozenset()
@@ -91,10 +101,14 @@ class _Edit:
     bypassed: frozenset[int] = frozenset()
     constants: frozenset[int] = frozenset()
     filling: int = 0
+    resize: Resize | None = None
 
 
 def _edited(case: _Case, edit: _Edit) -> _Case | None:
-    """The candidate that an edit makes of a case; None where a function would have no output left."""
+    """The candidate that an edit makes of a case; None where a function would have no output left.
+
+    Raises VerifyException where an operation does not take the shapes of a `resize`.
+    """
     names: _Names = {}
     made: list[FuncOp] = []
     module = Module(ModuleOp([], dict(case.module.op.attributes)), case.module.constants)
@@ -133,14 +147,21 @@ class _Copy:
     rows: list[dict[str, Attribute]] = field(default_factory=list[dict[str, Attribute]])
     loose: dict[SSAValue, None] = field(default_factory=dict[SSAValue, None])
     """Values that operations read which were cut out."""
+    resizer: Resizer | None = None
+
+    def __post_init__(self) -> None:
+        if self.edit.resize is not None:
+            self.resizer = Resizer(self.edit.resize, self.module.constants)
 
     def add_inputs(self, first: int) -> None:
         for argument in self.function.flatten_inputs:
             if first + argument.index not in self.edit.inputs:
-                self._add_input(argument.value, _row(argument))
+                resize, source = self.edit.resize, ("input", first + argument.index)
+                kind = None if resize is None else resize.type(argument.value.type, source)
+                self._add_input(argument.value, _row(argument), kind)
 
-    def _add_input(self, value: SSAValue, row: dict[str, Attribute]) -> SSAValue:
-        added = self.block.insert_arg(value.type, len(self.block.args))
+    def _add_input(self, value: SSAValue, row: dict[str, Attribute], kind: Attribute | None = None) -> SSAValue:
+        added = self.block.insert_arg(value.type if kind is None else kind, len(self.block.args))
         if isinstance(value, BlockArgument):
             added.location = value.location
         elif isinstance(value.owner, Operation):
@@ -163,10 +184,30 @@ class _Copy:
             self.values[op.results[0]] = self._value(_same_type(op) or op.operands[0])
         elif isinstance(op, ConstantOp) and number in self.edit.constants:
             self._keep(op, _filled(op, self.edit.filling, self.module))
+        elif self.resizer is not None:
+            self._resize(self.resizer, number, op)
         else:
             for value in op.operands:
                 self._value(value)
             self._keep(op, op.clone(self.values))
+
+    def _resize(self, resizer: Resizer, number: int, op: Operation) -> None:
+        if isinstance(op, ConstantOp):
+            resizer.wait(op, number)
+            return
+        types, properties = resizer.fit(op, {old: new.type for old, new in self.values.items()})
+        self._add_waiting(resizer, op.operands)
+        operands = [self.values[value] for value in op.operands]
+        made = type(op).create(
+            operands=operands, result_types=types, properties=properties, attributes=dict(op.attributes)
+        )
+        made.location = op.location
+        self._keep(op, made)
+
+    def _add_waiting(self, resizer: Resizer, values: Sequence[SSAValue]) -> None:
+        for value in dict.fromkeys(values):
+            if value in resizer.waiting and isinstance(value.owner, Operation):
+                self._keep(value.owner, resizer.constant(value))
 
     def _keep(self, op: Operation, copied: Operation) -> None:
         self.block.add_op(copied)
@@ -177,6 +218,8 @@ class _Copy:
     def finish(self, first: int) -> FuncOp | None:
         """The function with the outputs that are left, and further ones for what cut operations read."""
         old = self.function
+        if self.resizer is not None:
+            self._add_waiting(self.resizer, old.return_op.operands)
         kept = [
             (self.values[argument.value], _row(argument))
             for argument in old.flatten_outputs
@@ -295,6 +338,28 @@ class _Reducer:
             size //= 2
         return case
 
+    def resize(self, case: _Case) -> _Case:
+        """Make axes of inputs and constants shorter, until nothing gets shorter any more."""
+        before: _Case | None = None
+        while case is not before:
+            before, case = case, self._shorter(case)
+        return case
+
+    def _shorter(self, case: _Case) -> _Case:
+        for resize in resizes(case.sources):
+            shapes = case.sources
+            if all(resize.shape(shape, source) == shape for source, shape in shapes.items()):
+                continue  # shorter already
+            try:
+                candidate = _edited(case, _Edit(resize=resize))
+            except VerifyException:
+                continue
+            if candidate is not None and self.holds(candidate):
+                case = candidate
+                if self.progress is not None:
+                    self.progress(case.module, self.tests)
+        return case
+
 
 def reduce(
     module: Module,
@@ -327,5 +392,6 @@ def reduce(
         before = case
         for step in (*_CUTS, *(_SIMPLER if simplify else ())):
             case = reducer.shrink(case, step)
+        case = reducer.resize(case) if simplify else case
         if case is before:
             return case.module.clone()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from hbir.dialects.base import Array
 from hbir.feeds import write_feed
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 from hbir.module import Module, save
 
-__all__ = ["INPUTS", "MODULE", "write_reproducer"]
+__all__ = ["INPUTS", "MODULE", "TRACE", "write_reproducer"]
 
-MODULE, INPUTS = "module.bc", "inputs.npz"
-"""What the files of the folder are called in its command."""
+MODULE, INPUTS, TRACE = "module.bc", "inputs.npz", "trace.html"
+"""What the files of the folder, and a trace that its command is to write, are called there."""
 
 
 def write_reproducer(
@@ -34,10 +34,5 @@ def write_reproducer(
     save(module, folder / MODULE)
     if inputs is not None:
         write_feed(folder / INPUTS, inputs)
-    _write(folder / "command.txt", f"{shlex.join(command)}\n")
-    _write(folder / "error.txt", "".join(f"{line}\n" for line in (f"{type(error).__name__}: {error}", *notes)))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_text(folder / "command.txt", f"{shlex.join(command)}\n")
+    write_text(folder / "error.txt", "".join(f"{line}\n" for line in (f"{type(error).__name__}: {error}", *notes)))

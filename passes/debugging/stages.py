@@ -16,9 +16,11 @@ from xdsl.utils.exceptions import VerifyException
 from hbir.dialects.base import Array
 from hbir.errors import HbError
 from hbir.ir.text import ESCAPING
-from hbir.module import Module
+from hbir.module import Function, Module
+from passes.debugging.conditioning import rounding
 from passes.debugging.differences import FLOAT_TOLERANCE, relative_differences
 from passes.debugging.equivalence import Feeds
+from passes.debugging.recorded import beyond_record
 from passes.manager import Pass, Pipeline, Promise, pass_text
 
 __all__ = [
@@ -84,8 +86,8 @@ class Stage:
         return self.text.partition("{")[0]
 
     def allowed(self, tolerance: float, *, floats: bool) -> float:
-        """The difference that an output may have, relative to its largest value; `tolerance` is that of NUMERIC stages."""
-        if self.promise is Promise.NUMERIC:
+        """The difference that an output may have, relative to its largest value; `tolerance` is for those that round."""
+        if self.promise in (Promise.NUMERIC, Promise.RECORDED):
             return tolerance
         return FLOAT_TOLERANCE if self.promise is Promise.LAYOUT and floats else 0.0
 
@@ -140,7 +142,8 @@ class Verdict:
     feed: Arrays | None = None
     """The input set on which it showed."""
     difference: float = 0.0
-    """Relative to the largest value of the output; infinite where one side is NaN or infinite."""
+    """Relative to the largest value of the output; infinite where one side is NaN or infinite. Of an operation that was looked
+    at alone (`kind` is "record"): in steps of its result."""
     allowed: float = 0.0
     element: Element | None = None
     made: Runnable | None = None
@@ -180,14 +183,30 @@ def judge(
                 what = f"what it made does not run: {error}"
                 return Verdict(f"running: {failure(error)}", what, name, feed, made=made)
             results[name].append(actual)
-            verdicts += _compared(stage, name, wanted, actual, feed, tolerance)
+            verdicts += _compared(stage, module[name], wanted, actual, feed, tolerance)
+    if stage.promise is Promise.RECORDED and isinstance(made, Module):
+        verdicts += _alone(stage, module, made, feeds)
     return replace(max(verdicts, key=Verdict.rank, default=Verdict()), made=made, results=results)
 
 
+def _alone(stage: Stage, module: Module, made: Module, feeds: Mapping[str, Feeds]) -> Iterator[Verdict]:
+    """A verdict for each operation that the stage replaced and that is further off than it records."""
+
+    def run(piece: Module) -> Module:
+        return cast(Module, stage.run(piece, ()))
+
+    for found in beyond_record(module, made, run, feeds):
+        if found.steps > found.allowed:
+            what = f"'{found.output}' alone is off by {found.steps:g} steps; it records {found.allowed:g}"
+            element = Element(found.output, found.index, found.expected, found.actual)
+            yield Verdict("record", what, found.function, found.feed, found.steps, found.allowed, element)
+
+
 def _compared(
-    stage: Stage, function: str, expected: Arrays, actual: Arrays, feed: Arrays, tolerance: float
+    stage: Stage, before: Function, expected: Arrays, actual: Arrays, feed: Arrays, tolerance: float
 ) -> Iterator[Verdict]:
     """A verdict for each output."""
+    function = before.name
     if list(expected) != list(actual):
         yield Verdict("outputs", f"the outputs {list(expected)} became {list(actual)}", function, feed)
         return
@@ -199,7 +218,11 @@ def _compared(
             continue
         relative = relative_differences(wanted, got)
         difference = float(relative.max(initial=0.0))
-        allowed = stage.allowed(tolerance, floats=np.issubdtype(wanted.dtype, np.floating))
+        floats = np.issubdtype(wanted.dtype, np.floating)
+        allowed = stage.allowed(tolerance, floats=floats)
+        if stage.promise is Promise.LAYOUT and floats and allowed < difference < np.inf:
+            largest = float(np.abs(wanted[np.isfinite(wanted)].astype(np.float64)).max(initial=1e-30))
+            allowed = max(allowed, rounding(before, feed)[name] / largest)
         kind, what, element = "", "", None
         if difference:
             index = tuple(int(i) for i in np.unravel_index(int(relative.argmax()), relative.shape))

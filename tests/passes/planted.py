@@ -34,7 +34,7 @@ class Fault:
     plant: Callable[..., object]
     examples: st.SearchStrategy[Module]
     operations: tuple[str, ...]
-    """The kinds of operation whose value can be the first that is wrong; none where any can."""
+    """The kinds of operation whose value can be the first that is wrong; none: what is computed from constants, of any kind."""
 
     @contextmanager
     def planted(self) -> Generator[None]:

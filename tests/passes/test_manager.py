@@ -20,8 +20,9 @@ from hbir.errors import HbError, IrError, PassError
 from hbir.feeds import read_feed
 from hbir.march import load_march
 from hbir.module import Module
-from passes import Pass, Pipeline, Promise, convert, load_pass
+from passes import Pass, Pipeline, Promise, convert, load_pass, manager
 from passes.convert import convert_pipeline
+from passes.debugging.trace import Trace
 from passes.fold_constants import FoldConstants
 from passes.manager import PassReport, pass_text
 
@@ -115,6 +116,24 @@ def test_bad_text(text: str, message: str) -> None:
         Pipeline(text)
 
 
+@dataclass(frozen=True)
+class PromisesText(Breaks):
+    """States its promise as no pass may."""
+
+    name: ClassVar[str] = "promises-text"
+    promise: ClassVar[Any] = "EXACT"
+
+
+@dataclass(frozen=True)
+class Nameless(Pass):
+    """States no name."""
+
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    def run(self, module: Module) -> None:
+        pass
+
+
 MISUSES: dict[str, tuple[str, Callable[[Module], object]]] = {
     "no pipeline": ("HB0303", lambda m: Pipeline(None)),
     "an unknown name in a list": ("HB0302", lambda m: Pipeline(["dead-cod"])),
@@ -123,10 +142,20 @@ MISUSES: dict[str, tuple[str, Callable[[Module], object]]] = {
     "print after a text": ("HB0307", lambda m: Pipeline("dead-code", print_after="dead-code")),
     "print after a pass that does not run": ("HB0307", lambda m: Pipeline("dead-code", print_after=["canonicalize"])),
     "a class in place of a pass": ("HB0303", lambda m: Pipeline([load_pass("dead-code")])),
+    "an array for the verification": ("HB0307", lambda m: Pipeline("dead-code", verify=np.zeros(2))),
     "another verification": ("HB0307", lambda m: Pipeline("dead-code", verify="all")),
     "an observer that is none": ("HB0307", lambda m: Pipeline("dead-code", observer=3)),
     "a reproducer that is no path": ("HB0307", lambda m: Pipeline("", reproducer=3)),
     "run None": ("HB0236", lambda m: Pipeline("dead-code").run(None)),
+    "feeds that are a number": ("HB0307", lambda m: Pipeline("dead-code", feeds=5)),
+    "feeds that are one input set": ("HB0307", lambda m: Pipeline("dead-code", feeds={"x": 1})),
+    "a text among the feeds": ("HB0307", lambda m: Pipeline("dead-code", feeds=["x"])),
+    "a number that names an input": ("HB0307", lambda m: Pipeline("dead-code", feeds=[{0: np.zeros(1)}])),
+    "a stream that is a text": ("HB0307", lambda m: Pipeline("dead-code", stream="x")),
+    "a text for a switch of printing": ("HB0307", lambda m: Pipeline("dead-code", print_after_change="no")),
+    "a number for snapshots": ("HB0307", lambda m: Pipeline("dead-code", snapshots=1)),
+    "a promise that is a text": ("HB0308", lambda m: Pipeline([PromisesText()])),
+    "a pass without a name": ("HB0308", lambda m: Pipeline([Nameless()])),
     "load a number": ("HB0302", lambda m: load_pass(3)),
     "convert None": ("HB0236", lambda m: convert(None, "nash-e")),
     "convert for None": ("HB0501", lambda m: convert(m, None)),
@@ -144,6 +173,22 @@ def test_misuse_is_refused_with_a_lever(name: str) -> None:
         misuse(Module.parse(NETWORK))
     assert refusal.value.code == code
     assert refusal.value.lever
+
+
+@pytest.mark.parametrize("brought", [lambda: 1 // 0, lambda: "text", lambda: int])
+def test_a_package_whose_pass_cannot_be_loaded_is_told(brought: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "available_passes", lambda: {"theirs": brought})
+    with pytest.raises(PassError, match=r"HB0308: pass 'theirs' cannot be loaded"):
+        Pipeline("theirs")
+
+
+def test_input_sets_may_come_one_by_one() -> None:
+    module = Module.parse(NETWORK)
+    name = module[0].flatten_inputs[0].name
+    pipeline = Pipeline([DropsALimit()], verify="exec", feeds=({name: np.full((2, 3), v, np.float32)} for v in (-1, 7)))
+    for _ in range(2):
+        with pytest.raises(PassError, match="HB0305"):
+            pipeline.run(module)
 
 
 def test_reports_and_observer() -> None:
@@ -282,6 +327,90 @@ def test_the_reproducer_has_the_inputs_on_which_it_fails(tmp_path: Path) -> None
 def test_generated_inputs_reach_the_limits() -> None:
     with pytest.raises(PassError, match="HB0305"):
         Pipeline([DropsALimit()], verify="exec").run(Module.parse(NETWORK))
+
+
+def _refuse(*_: object) -> None:
+    raise ValueError("the user's own")
+
+
+class Closed(StringIO):
+    """A stream that takes nothing."""
+
+    def write(self, text: str, /) -> int:
+        raise ValueError("the user's own")
+
+
+@pytest.mark.parametrize(
+    "options", [{"observer": _refuse}, {"stream": Closed(), "print_after": True}], ids=["observer", "stream"]
+)
+def test_what_watches_the_passes_leaves_a_reproducer_too(options: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the user's own") as caught:
+        Pipeline("canonicalize,dead-code", reproducer=tmp_path / "r", trace=tmp_path / "t.html", **options).run(
+            Module.parse(NETWORK)
+        )
+    assert not hasattr(caught.value, "__notes__") and (tmp_path / "t.html").is_file()
+    folder = tmp_path / "r"
+    assert (folder / "command.txt").read_text() == (
+        "hbir-opt module.bc -p canonicalize,dead-code --verify structure --feeds inputs.npz\n"
+    )
+    told = (folder / "error.txt").read_text()
+    assert told.startswith("ValueError: the user's own\npass 'canonicalize' ran; what failed is an observer")
+    assert len(load(folder / "module.bc")[0].operations) == 2 and read_feed(folder / "inputs.npz")
+
+
+def test_a_trace_that_fails_leaves_a_reproducer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HbError, match="HB0801"):
+        Pipeline("dead-code", reproducer=tmp_path / "r", trace=tmp_path / "file" / "t").run(Module.parse(NETWORK))
+    assert "--trace trace.html" in (tmp_path / "r" / "command.txt").read_text()
+    monkeypatch.setattr(Trace, "add", _refuse)
+    with pytest.raises(ValueError):
+        Pipeline("canonicalize,dead-code", reproducer=tmp_path / "s", trace=tmp_path / "t").run(Module.parse(NETWORK))
+    assert "-p canonicalize,dead-code" in (tmp_path / "s" / "command.txt").read_text()
+    with pytest.raises(HbError, match="HB0801"):
+        Pipeline("", reproducer=tmp_path / "e", trace=tmp_path / "file" / "t").run(Module.parse(NETWORK))
+    assert load(tmp_path / "e" / "module.bc")
+
+
+def test_a_module_that_an_observer_changed_is_reproduced_from_the_start(tmp_path: Path) -> None:
+    """The passes before the failing one cannot be run again: only the observer made them do."""
+
+    def observer(step: Pass, report: PassReport, module: Module) -> None:
+        if step.name == "canonicalize":
+            raise ValueError
+        seen.append(step)
+
+    @dataclass(frozen=True)
+    class Once(Options):
+        """Runs once."""
+
+        name: ClassVar[str] = "once"
+
+        def run(self, module: Module) -> None:
+            if seen:
+                raise ZeroDivisionError
+
+    seen: list[Pass] = []
+    with pytest.raises(ValueError):
+        Pipeline([Once(), "canonicalize"], observer=observer, reproducer=tmp_path).run(Module.parse(NETWORK))
+    assert "-p once,canonicalize" in (tmp_path / "command.txt").read_text()
+
+
+def test_options_without_a_text_are_told_in_the_reproducer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "available_passes", lambda: {"options": lambda: Options, "breaks": lambda: Breaks})
+    steps = [Breaks("raise"), Options(table={1: 2})]
+    with pytest.raises(ZeroDivisionError):
+        Pipeline(steps, reproducer=tmp_path).run(Module.parse(NETWORK))
+    assert (tmp_path / "error.txt").read_text().splitlines()[1:] == [
+        "options of 'options' have no text: build the pipeline in Python"
+    ]
+
+
+def test_notes_stay_with_the_error_that_is_raised(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PassError, match="HB0306") as caught:
+        Pipeline([Breaks("make")], reproducer=tmp_path / "file" / "r").run(Module.parse(NETWORK))
+    assert "there is no reproducer: HB0801" in caught.value.__notes__[0]
 
 
 def test_what_cannot_be_written_does_not_hide_the_failure(tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def _doubled(module: Module) -> Module:
 
 
 def _duplicates(module: Module) -> int:
-    """Pairs of operations that xDSL calls equivalent, operands being the same values."""
+    """Pairs of operations that xDSL calls equivalent, operands being the same values; it does not look at result types."""
     block = module[0].op.body.block
-    pairs = combinations(module[0].operations, 2)
+    pairs = [(a, b) for a, b in combinations(module[0].operations, 2) if a.result_types == b.result_types]
     return sum(op.is_structurally_equivalent(other, {block: block}) for op, other in pairs)
 
 

@@ -69,6 +69,21 @@ def test_a_fault_of_the_compiler_goes_to_the_log(tmp_path: Path, monkeypatch: py
     assert CliRunner().invoke(main, command[1:]).exit_code == 0
 
 
+def test_a_reproducer_that_cannot_be_written_hides_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(backends, "compile", broken)
+    config = write_config(tmp_path / "c.yaml", configuration(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reproducer").write_text("in the way")
+    result = CliRunner().invoke(main, ["-c", str(config)])
+    assert "there is no reproducer: HB0801" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        "HB0899 at stage 'compile': internal error: ZeroDivisionError: planted"
+    )
+
+
 def test_a_fault_without_a_log_is_seen() -> None:
     with pytest.raises(ZeroDivisionError), command_errors(Log()):
         raise ZeroDivisionError

@@ -62,7 +62,8 @@ def test_a_failing_pipeline_decides(module: Path, tmp_path: Path) -> None:
             assert told["operations before"] == 21 and told["operations"] == 1 and told["tests"] > 3
             assert told["output"] == str(small) and [op.name for op in load(small)[0].operations] == ["hbir.add"]
         other = run(module, "-p", "cancel-transposes,fuse-conv-add-relu", "--fails", "HB0305")
-        assert other.exit_code == 1 and "HB0350" in other.stderr
+        assert other.exit_code == 1 and "HB0350: the pipeline fails with AttributeError on the whole" in other.stderr
+        assert "--fails asks for HB0305" in other.stderr
 
 
 def test_json_holds_a_module_that_is_not_written(module: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_takes_too_long_is_not_interesting(module: Path) -> None:
     # The shell's child keeps running unless its whole session ends.
     start = time.monotonic()
     result = run(module, "--test", "sleep 60; true", "--timeout", "0.2")
-    assert result.exit_code == 1 and "HB0350" in result.stderr and "too long" in result.stderr
+    assert result.exit_code == 1 and "HB0350" in result.stderr and "takes longer than 0.2 s" in result.stderr
     assert time.monotonic() - start < 20
 
 
@@ -105,6 +106,19 @@ def test_an_interrupt_leaves_the_smallest_so_far(module: Path, tmp_path: Path) -
         calls = 0
         result = run(module, "--test", "grep -q hbir.mul {}")
         assert result.exit_code == 130 and result.stdout == "" and "nothing was written" in result.stderr
+
+
+def test_what_is_not_interesting_is_told_with_what_was_run(module: Path) -> None:
+    result = run(module, "-p", "dead-code,canonicalize")
+    assert result.exit_code == 1
+    assert "HB0350: the pipeline 'dead-code,canonicalize' passes on the whole of tiny.mlir" in result.stderr
+    assert "on generated inputs. Change: give a module and a pipeline that fail" in result.stderr
+    result = run(module, "--test", "test -d {}")
+    assert result.exit_code == 1
+    assert "HB0350: the command of --test exits with 1 for the whole of tiny.mlir" in result.stderr
+    assert "it was run as: test -d /" in result.stderr and "exits with 0" in result.stderr
+    late = run(module, "-p", "dead-code", "--fails", "HB0305")
+    assert "the pipeline passes on the whole of tiny.mlir, and --fails asks for HB0305" in late.stderr
 
 
 def test_mistakes_are_told(module: Path, tmp_path: Path) -> None:

@@ -79,6 +79,27 @@ def test_a_report_gives_the_same_overlays_as_its_binary(folder: Path, tmp_path: 
     assert result.exit_code == 0 and list(values(tmp_path / "c.mine.json").values()) == [2.5]
 
 
+def test_values_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Both networks have an input x, and nothing else in common."""
+    tiny = export(Path("tests/data/tiny.onnx"))
+    feed = {"x": np.zeros(tiny[0].flatten_inputs[0].type.shape, np.float32)}
+    save(convert(calibrate(tiny, [feed]), "nash-e"), tmp_path / "t.bc")
+    out = tmp_path / "v.json"
+    (tmp_path / "mine.json").write_text('{"x": 1, "no such layer": 1}')
+    for options in (
+        ("--hbm", folder / "q.hbm"),
+        ("--overlay", f"cycles={folder / 'q.json'}"),
+        ("--overlay", f"cycles={tmp_path / 'mine.json'}"),
+    ):
+        result = run(tmp_path / "t.bc", "-o", out, *options)
+        assert result.exit_code == 1 and "HB0825: overlay 'cycles'" in result.stderr, result.output
+        assert "and the module has " in result.stderr and "the layers x, " in result.stderr
+    assert not out.exists()
+    # A layer of this module is enough: what else there is, is counted.
+    (tmp_path / "mine.json").write_text('{"x": 1, "stem+stem_relu": 1}')
+    assert run(tmp_path / "t.bc", "-o", out, "--overlay", f"mine={tmp_path / 'mine.json'}").exit_code == 0
+
+
 def test_onnx_for_netron(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(folder / "q.bc").exit_code == 0

@@ -7,12 +7,16 @@ without a complaint is well formed; about everything else the parser is asked.
 from __future__ import annotations
 
 import re
+from inspect import getclosurevars
+from typing import Any, cast
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import TensorType
-from xdsl.ir import Attribute, Block
+from xdsl.dialects.builtin import DenseArrayBase, FloatAttr, IntegerAttr, StringAttr, TensorType
+from xdsl.ir import Attribute, Block, Operation
+from xdsl.irdl import OperandDef
 from xdsl.utils.exceptions import ParseError, VerifyException
 
+from hbir.dialects.base import HbOperation, tensor
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
 from hbir.ir.strings import ascii_literals
@@ -20,7 +24,7 @@ from hbir.ir.text import ESCAPING, MlirParser
 from tools.lsp.index import Statement
 from tools.lsp.signature import signature_types
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "judged_by_types"]
 
 _ENTRIES = re.compile(r"\s*+<\{")
 _KEY = re.compile(r"\s*+([A-Za-z_][\w$.]*+)\s*+=\s*+")
@@ -37,6 +41,8 @@ class Assembler:
         self._aliases: dict[str, Attribute] = {}
         self._types: dict[str, Attribute | None] = {}
         self._values: dict[str, Attribute | None] = {}
+        self._judged: dict[type[Operation], bool] = {}
+        self._forms: set[tuple[object, ...]] = set()
 
     def reset(self, aliases: dict[str, Attribute]) -> None:
         """Forget what was read; from now on these aliases stand for these attributes."""
@@ -56,7 +62,7 @@ class Assembler:
                 bits, scale, zero = quantized.groups(default="0")
                 found = UniformQuantizedType.get(int(bits), float(scale), int(zero))
             elif shaped is not None and element is not None:
-                found = TensorType(element, [int(extent) for extent in shaped[1].split("x")[:-1]])
+                found = tensor([int(extent) for extent in shaped[1].split("x")[:-1]], element)
             else:
                 found = self._read(text, type_=True)
         except (ParseError, VerifyException, IrError, *ESCAPING):
@@ -124,10 +130,56 @@ class Assembler:
         results = [self.type(text[span.start : span.end]) for span in types[1]]
         if None in operands or None in results or (statement.results or len(results)) != len(results):
             return False
+        form = self._form(op, operands, results, found)
         try:
+            if form is not None and form in self._forms and issubclass(op, HbOperation):
+                return op.inferred(operands, found) == results
             arguments = Block(arg_types=[each for each in operands if each is not None]).args
             kept = [each for each in results if each is not None]
             op.create(operands=arguments, result_types=kept, properties=found).verify(verify_nested_ops=False)
         except (VerifyException, *ESCAPING):
             return False
+        if form is not None:
+            self._forms.add(form)
         return True
+
+    def _form(
+        self,
+        op: type[Operation],
+        operands: list[Attribute | None],
+        results: list[Attribute | None],
+        properties: dict[str, Attribute],
+    ) -> tuple[object, ...] | None:
+        """What the constraints of an operation see of its types and properties; None where they may see more.
+
+        Operations of one form need their types inferred and compared, and nothing else: that is half of the time.
+        """
+        if op not in self._judged:
+            self._judged[op] = judged_by_types(op)
+        if not self._judged[op]:
+            return None
+        kinds = frozenset((name, _kind(value)) for name, value in properties.items())
+        return op, tuple(map(_kind, operands)), tuple(map(_kind, results)), kinds
+
+
+def judged_by_types(op: type[Operation]) -> bool:
+    """Whether an operation verifies when its operands and properties are of the right kinds, and its types are inferred."""
+    if not issubclass(op, HbOperation) or not op.__module__.startswith("hbir.dialects."):
+        return False
+    # xDSL's verifier checks the constraints and calls the one that the class was written with.
+    if getclosurevars(op.verify_).nonlocals.get("custom_verify") is not HbOperation.verify_:
+        return False
+    definition = op.get_irdl_definition()
+    return all(type(each) is OperandDef for _, each in definition.operands) and not definition.regions
+
+
+def _kind(attribute: Attribute | None) -> object:
+    """An attribute as constraints see it that ask for a kind, and not for a value."""
+    value: Any = attribute
+    if isinstance(value, TensorType | UniformQuantizedType | StringAttr):
+        return cast(Any, value).__class__
+    if isinstance(value, IntegerAttr | FloatAttr):
+        return cast(Any, value).__class__, cast(Any, value).type
+    if isinstance(value, DenseArrayBase):
+        return cast(Any, value).__class__, cast(Any, value).elt_type
+    return attribute

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hbir.error_codes import error_codes, family_of
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 from tools.reference.commands import CommandPage, command_pages
 from tools.reference.dialects import DialectPage, dialect_pages
 from tools.reference.names import USER_PACKAGES, Entry, Package, Token, public_packages
@@ -255,13 +255,8 @@ def build_reference(folder: Path) -> dict[str, int]:
     Raises ConfigError HB0801 when a file cannot be written.
     """
     # The style first: a folder that cannot be written is refused before the work.
-    _write(folder, "style.css", files("tools.reference").joinpath("style.css").read_text(encoding="utf-8"))
+    write_text(folder / "style.css", files("tools.reference").joinpath("style.css").read_text(encoding="utf-8"))
     reference = collect_reference()
     for name, page in render_reference(reference).items():
-        _write(folder, name, page)
+        write_text(folder / name, page)
     return reference.counts
-
-
-def _write(folder: Path, name: str, page: str) -> None:
-    with replacing(folder / name) as file:
-        file.write(page.encode())

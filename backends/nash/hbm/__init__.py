@@ -21,7 +21,7 @@ from backends.nash.isa.program import Program
 from backends.nash.isa.records import INSTRUCTION, VIEW, Records
 from backends.nash.isa.verify import check_records, check_views
 from hbir.errors import BackendError, FileFormatError
-from hbir.ir.files import replacing
+from hbir.ir.files import write_bytes
 
 __all__ = ["Cell", "HostSegment", "Model", "Quantization", "Tensor", "link", "read", "verify_model", "write"]
 
@@ -92,9 +92,7 @@ def write(models: Sequence[Model], path: str | Path) -> None:
         marches = sorted({model.march.name for model in models})
         raise BackendError(8, f"models for {marches} cannot share a file", lever="compile all of them for one march")
     pieces = pack_sections([section for index, model in enumerate(models) for section in _sections(index, model)])
-    with replacing(Path(path)) as file:
-        for piece in pieces:
-            file.write(piece)
+    write_bytes(Path(path), pieces)
 
 
 def _records(section: Section, record: np.dtype[np.void]) -> Records:

@@ -14,7 +14,7 @@ from backends.nash.perf.page import page
 from backends.nash.perf.published import layer_table, perf_json, trace_json
 from backends.nash.perf.report import LayerRow, Memory, Report, report
 from backends.nash.perf.roofline import LayerBound, Roofline, roofline
-from hbir.ir.files import replacing
+from hbir.ir.files import write_text
 
 __all__ = [
     "LayerBound",
@@ -50,8 +50,7 @@ def write_reports(
         f"{stem}_trace.json": json.dumps(trace_json(value), separators=(",", ":"), ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
-        with replacing(folder / name) as file:
-            file.write(text.encode())
+        write_text(folder / name, text)
     return tuple(folder / name for name in texts)
 
 

@@ -143,7 +143,7 @@ class SubOp(_SumOp):
 
 @irdl_op_definition
 class MulOp(QuantizedOperation):
-    """lhs * rhs: the int32 product of the centred values, rescaled to `grid`."""
+    """lhs * rhs: the exact product of the centred values, rescaled to `grid`."""
 
     name = "quantized.mul"
 

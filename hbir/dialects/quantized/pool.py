@@ -193,10 +193,12 @@ class ResizeBilinearOp(QuantizedOperation):
     ) -> Tensor:
         n, h, w, c = shape_of(x)
         yn, yd, xn, xd = scale
-        rows = ((h - 1) * yn - offset[0] + border[0]) // yd + 1
-        columns = ((w - 1) * xn - offset[1] + border[1]) // xd + 1
+        down, right = (h - 1) * yn - offset[0] + border[0], (w - 1) * xn - offset[1] + border[1]
+        rows, columns = down // yd + 1, right // xd + 1
         if min(*scale, rows, columns) < 1:
             raise VerifyException(f"resize by {tuple(scale)} with offset {tuple(offset)} leaves no rows or columns")
+        if down % yd or right % xd:
+            raise VerifyException(f"resize of {h} x {w} by {tuple(scale)} ends between two rows or columns")
         element = per_tensor(x, "input")
         check_ratio(multiplier, shift, np.float64(element.scale) / (np.float64(grid.scale) * yn * xn), "rescale")
         check_limits(low, high, grid)

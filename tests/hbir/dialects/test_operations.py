@@ -10,12 +10,14 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, StringAttr, TensorType, f64, i64
-from xdsl.ir import Attribute, Operation
+from xdsl.ir import Attribute, Block, Operation
+from xdsl.utils.exceptions import VerifyException
 
 from hbir.dialects import all_dialects
-from hbir.dialects.base import HbOperation, tensor, tensor_type
+from hbir.dialects.base import HbOperation, shape_of, tensor, tensor_type
 from hbir.dialects.hbir import ConstantOp
 from hbir.dialects.quant import UniformQuantizedType
+from hbir.dialects.quantized import ResizeBilinearOp
 from hbir.errors import HbError, IrError
 from hbir.module import Module
 from hbir.testing import GENERATORS, assert_round_trips, assert_same_semantics, example_feeds, modules, operations
@@ -192,3 +194,16 @@ def test_constants_are_read_only_views() -> None:
     array = op.array(module.constants)
     assert not array.flags.writeable
     assert np.shares_memory(array, op.array(module.constants))
+
+
+def test_a_resize_that_ends_between_two_rows_is_refused() -> None:
+    """The kernel has no result for it: what cannot be run is not to verify."""
+    grid = UniformQuantizedType.get(8, 0.5)
+    x = Block(arg_types=[tensor((1, 5, 5, 2), grid)]).args[0]
+    ratio = {"multiplier": np.array([1 << 14], np.int32), "shift": np.array([14], np.int8)}
+    rest = {**ratio, "offset": [0, 0], "low": -128, "high": 127, "grid": grid}
+    op = ResizeBilinearOp.make(x, scale=[1, 2, 1, 2], border=[0, 2], **rest)
+    assert shape_of(op.output.type) == (1, 3, 4, 2)
+    for border in ([1, 0], [0, 1]):
+        with pytest.raises(VerifyException, match="ends between two rows"):
+            ResizeBilinearOp.make(x, scale=[1, 2, 1, 2], border=border, **rest)

@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import given
 from hbir import load, save
 from hbir.errors import ConfigError, FileFormatError, IrError
 from hbir.ir.constants import ConstantStore
-from hbir.ir.files import used_blobs
+from hbir.ir.files import used_blobs, write_bytes, write_text
 from hbir.ir.weights import read_weights
 from hbir.module import Module
 from hbir.testing import assert_same_semantics, modules, tensors
@@ -251,3 +251,20 @@ def test_a_constant_without_elements(tmp_path: Path) -> None:
 def test_used_blobs_come_in_order_of_first_use(tmp_path: Path) -> None:
     module = load(_saved(tmp_path))
     assert [blob.size.data for blob in used_blobs(module.op)] == [4, 256, 28]
+
+
+def test_texts_and_pieces_are_written_as_they_are_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "t.txt", "größe\r\nend\n")
+    assert (tmp_path / "a" / "t.txt").read_bytes() == "größe\r\nend\n".encode()
+    write_bytes(tmp_path / "b", [b"1", bytearray(b"2"), memoryview(b"3")])
+    assert (tmp_path / "b").read_bytes() == b"123"
+
+    def ends_early() -> Iterator[bytes]:
+        yield b"new"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_bytes(tmp_path / "b", ends_early())
+    assert (tmp_path / "b").read_bytes() == b"123" and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ConfigError, match="HB0801"):
+        write_text(tmp_path / "b" / "c", "")

@@ -202,11 +202,6 @@ def test_grids_are_of_the_asked_kind() -> None:
     assert {2.0**10, 2.0**-30} <= scales
 
 
-def test_an_unknown_dialect_is_refused() -> None:
-    with pytest.raises(ValueError, match="choose from"):
-        generate(Seeded(0), ("tosa",))
-
-
 def test_small_constants_are_shown() -> None:
     module = next(
         made

@@ -11,9 +11,9 @@ from hypothesis import given
 from xdsl.dialects import builtin as b
 from xdsl.ir import Operation
 
-from hbir import diff
 from hbir.dialects.hbir import AddOp, ClipOp, ConstantOp
 from hbir.errors import PassError
+from hbir.ir import diff
 from hbir.ir.locations import fuse_locations, layer_name, location_names, location_passes, tag_location
 from hbir.module import Module
 from hbir.testing import modules
@@ -51,6 +51,18 @@ def test_only_what_changed_is_tagged() -> None:
     with changes_tagged(module, "idle"):
         pass
     assert tags(module)["low"] == ("first", "second")
+
+
+def test_a_pass_that_comes_back_is_named_again() -> None:
+    module = Module.parse(NETWORK)
+    with changes_tagged(module, "first"):
+        named(module, "low").properties["min"] = b.FloatAttr(-1.0, b.f64)
+    between = module.clone()
+    with changes_tagged(module, "first"):
+        named(module, "low").properties["min"] = b.FloatAttr(-2.0, b.f64)
+    assert tags(module)["low"] == ("first", "first")
+    assert [change.passes for change in diff(between, module).changes] == [("first",)]
+    assert [change.passes for change in diff(Module.parse(NETWORK), module).changes] == [("first", "first")]
 
 
 def test_the_same_operand_made_anew_changes_no_reader() -> None:

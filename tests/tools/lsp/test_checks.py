@@ -13,6 +13,7 @@ from hbir.errors import HbError
 from hbir.module import Module
 from passes import available_passes, calibrate, convert
 from tests.tools.lsp.texts import MODULE, SHORT, pair_network
+from tools.lsp.assemble import judged_by_types
 from tools.lsp.checks import Checker, Problem
 from tools.lsp.describe import layers_of
 from tools.lsp.index import build_index
@@ -88,6 +89,38 @@ def test_what_is_put_together_is_as_strict_as_the_reader(old: str, new: str) -> 
     assert old in MODULE
     text = MODULE.replace(old, new, 1)
     assert refused(text) and problems(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("high = 100 : i64", "high = 100 : i32"),
+        ("high = 100 : i64", "high = 100.0 : f64"),
+        ("high = 100 : i64", "high = -101 : i64"),
+        ("high = 100 : i64", "high = 1000 : i64"),
+        ("high = 100 : i64", "height = 100 : i64"),
+        (", high = 100 : i64", ""),
+        ("high = 100 : i64", "high = 100 : i64, more = 1 : i64"),
+        ("min = 0.0 : f64", "min = 0.0 : f32"),
+        ("min = 0.0 : f64", "min = 9.0 : f64"),
+        ("grid = !quant.uniform<i8:f32, 5.000000e-02:3>", "grid = !quant.uniform<i8:f32, 6.000000e-02:3>"),
+        ("grid = !quant.uniform<i8:f32, 5.000000e-02:3>", "grid = f32"),
+        ("-> tensor<1x4x4x8xf32> loc(fused", "-> tensor<1x4x4x9xf32> loc(fused"),
+        ("-> tensor<1x4x4x8xf32> loc(fused", "-> f32 loc(fused"),
+    ],
+)
+def test_what_was_learnt_of_an_operation_hides_no_mistake_in_another(old: str, new: str) -> None:
+    assert old in MODULE
+    checker = Checker()
+    assert checker.check(build_index(MODULE)) == []
+    text = MODULE.replace(old, new, 1)
+    assert refused(text) and checker.check(build_index(text)) == problems(text) != []
+
+
+def test_operations_with_a_verifier_of_their_own_are_built_each_time() -> None:
+    quick = {op.name for op in Checker().operations if judged_by_types(op)}
+    assert {"quantized.quantize", "quantized.clamp", "hbir.clip"} <= quick
+    assert not {"hbir.constant", "hbir.add", "hbir.conv2d", "func.return"} & quick
 
 
 def test_names_beyond_ascii_do_not_shift_the_place() -> None:
