@@ -2,7 +2,7 @@
 
 from hbir.errors import HbError
 from hbir.frontends.onnx import export
-from hbir.module import Argument, Function, Module, diff, load, save, statistics
+from hbir.module import Argument, Function, Module, load, save, statistics
 from hbir.viewers import visualize
 
-__all__ = ["Argument", "Function", "HbError", "Module", "diff", "export", "load", "save", "statistics", "visualize"]
+__all__ = ["Argument", "Function", "HbError", "Module", "export", "load", "save", "statistics", "visualize"]

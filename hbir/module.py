@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ from hbir import boundary
 from hbir.arguments import checked_index, checked_kind, checked_path, checked_text, shown
 from hbir.dialects import all_dialects
 from hbir.dialects.base import Array, element_dtype, tensor_type
-from hbir.dialects.hbir import ConstantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
 from hbir.interpreter import Hook, Prepared, check_input, prepare
 from hbir.ir.constants import ConstantStore
-from hbir.ir.diff import ModuleDiff, diff_modules
 from hbir.ir.files import MODULE_SUFFIXES, load_module, save_module
 from hbir.ir.text import parse_module, print_module, verify_module
 
-__all__ = ["Argument", "ArgumentType", "Function", "Module", "checked_module", "diff", "load", "save", "statistics"]
+__all__ = ["Argument", "ArgumentType", "Function", "Module", "checked_module", "load", "save", "statistics"]
 
 MARCH = "hbir.march"
 NAME = "hbir.name"
@@ -366,16 +364,6 @@ def save(module: Module, path: str | Path) -> None:
 def statistics(module: Module) -> dict[str, list[tuple[str, int]]]:
     """For each function, operation names with their counts. Raises IrError HB0236."""
     return {function.name: function.statistics() for function in checked_module(module)}
-
-
-def diff(before: Module, after: Module) -> ModuleDiff:
-    """What differs between two modules, see `hbir.ir.diff`. Raises IrError HB0236."""
-    one, other = checked_module(before), checked_module(after)
-
-    def numbers_of(store: ConstantStore) -> Callable[[Operation], Array | None]:
-        return lambda op: op.array(store) if isinstance(op, ConstantOp) and op.value.digest.data in store else None
-
-    return diff_modules(one.op, other.op, (numbers_of(one.constants), numbers_of(other.constants)))
 
 
 def checked_module(module: object) -> Module:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from hbir.ir.diff import Change, Difference
+from hbir.ir.changes import Change, Difference
 from hbir.viewers.diff_page import PageFold, PageGroup, PagePart, count_kinds, module_part, render_page
 from tools.diff_text import weight_text
 

@@ -12,7 +12,7 @@ from tools.console import print_coloured, print_table
 if TYPE_CHECKING:
     from backends.nash.hbm.diff import HbmDiff, HbmModelDiff
     from backends.nash.hbm.weight_diff import WeightChange
-    from hbir.ir.diff import Change, ModuleDiff
+    from hbir.ir.changes import Change, ModuleDiff
 
 __all__ = ["binary_json", "module_json", "print_binary", "print_module", "weight_text"]
 

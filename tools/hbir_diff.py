@@ -16,7 +16,7 @@ from tools.modules import input_shapes
 
 if TYPE_CHECKING:
     from backends.nash.hbm.diff import HbmDiff
-    from hbir.ir.diff import Change, ModuleDiff
+    from hbir.ir.changes import Change, ModuleDiff
     from hbir.module import Module
 
 __all__ = ["main"]
@@ -63,7 +63,7 @@ def _told(*files: Path | None, quiet: bool) -> Generator[Callable[[float], None]
 
 
 def _only(found: ModuleDiff, part: str | None) -> ModuleDiff:
-    from hbir.ir.diff import ModuleDiff
+    from hbir.ir.changes import ModuleDiff
 
     if part is None:
         return found
@@ -73,7 +73,7 @@ def _only(found: ModuleDiff, part: str | None) -> ModuleDiff:
 
 def _only_binary(found: HbmDiff, part: str | None) -> HbmDiff:
     """What belongs to layers whose name holds `part`; descriptions and sections belong to none and stay."""
-    from hbir.ir.diff import Change
+    from hbir.ir.changes import Change
 
     if part is None:
         return found
@@ -132,13 +132,6 @@ def _check(before: Path | None, after: Path | None, pipeline: str | None, page: 
     return bool(binaries)
 
 
-def _write(page: Path, text: str) -> None:
-    from hbir.ir.files import replacing
-
-    with replacing(page) as file:
-        file.write(text.encode())
-
-
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("before", required=False, type=click.Path(path_type=Path))
 @click.argument("after", required=False, type=click.Path(path_type=Path))
@@ -184,7 +177,7 @@ def _modules(
     shapes: tuple[tuple[str, str], ...], *, quiet: bool, as_json: bool,
 ) -> bool:  # fmt: skip
     """Compare two modules, or run a pipeline; whether two modules differ."""
-    from hbir import diff
+    from hbir.ir import diff
     from tools.console import print_json
     from tools.diff_text import module_json, print_module
     from tools.modules import load_module
@@ -201,9 +194,10 @@ def _modules(
             title = f"{before.name} through its passes"
             found = [(name, _only(changes, only)) for name, changes in _steps(one, pipeline)]
     if page is not None:
+        from hbir.ir.files import write_text
         from hbir.viewers.diff_page import module_page
 
-        _write(page, module_page(title, found))
+        write_text(page, module_page(title, found))
     if as_json:
         parts = [{"pass": name, **module_json(changes)} for name, changes in found]
         print_json(module_json(found[0][1]) if after is not None else parts)
@@ -225,9 +219,10 @@ def _binaries(before: Path, after: Path, only: str | None, page: Path | None, *,
     with _told(before, after, quiet=quiet):
         found = _only_binary(diff_files(before, after), only)
     if page is not None:
+        from hbir.ir.files import write_text
         from tools.binary_page import binary_page
 
-        _write(page, binary_page(f"{before.name} → {after.name}", found))
+        write_text(page, binary_page(f"{before.name} → {after.name}", found))
     if as_json:
         print_json(binary_json(found))
     elif not quiet:

@@ -9,7 +9,7 @@ from io import StringIO
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, FusedLoc, LocationAttr, ModuleOp, NoneAttr
 from xdsl.dialects.func import Func, FuncOp, ReturnOp
-from xdsl.ir import Attribute, Dialect
+from xdsl.ir import Attribute, Dialect, Operation
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import InvalidIRException, ParseError, PyRDLError, VerifyException
 
@@ -100,6 +100,36 @@ def _check_functions(module: ModuleOp) -> None:
             raise IrError(8, f"function '{op.sym_name.data}' is not a network", why=why)
 
 
+def _signature(op: Operation) -> tuple[object, ...] | None:
+    """What an operation of this project verifies by: kind, properties and types, by their places in memory. Its attributes are
+    the user's own.
+
+    None for what has regions or ends a block, and for operations of others, which may look at what is around them.
+    """
+    ours = type(op).__module__.partition(".")[0] == __name__.partition(".")[0]
+    if not ours or op.regions or op.successors or op.next_op is None:
+        return None
+    operands = [id(value.type) for value in op.operands]
+    results = [id(result.type) for result in op.results]
+    properties = [(key, id(value)) for key, value in op.properties.items()]
+    return (type(op), len(operands), *operands, *results, None, *properties)
+
+
+def _verify_operations(module: ModuleOp) -> None:
+    """As `module.verify()`, but what is like an operation that was in order is in order: it is looked at once."""
+    known: set[tuple[object, ...]] = set()
+    for op in module.walk(region_first=True):
+        signature = _signature(op)
+        if signature is None or signature not in known:
+            op.verify(verify_nested_ops=False)
+        if signature is not None:
+            known.add(signature)
+        for region in op.regions:
+            for block in region.blocks:
+                if block.is_empty:
+                    block.verify()
+
+
 def verify_module(module: ModuleOp) -> None:
     """Types, attributes, definition before use, and functions of one block.
 
@@ -107,7 +137,7 @@ def verify_module(module: ModuleOp) -> None:
     """
     _check_blocks(module)
     try:
-        module.verify()
+        _verify_operations(module)
     except VerifyException as error:
         reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-")
         raise IrError(4, "the module does not verify", why=reason) from None

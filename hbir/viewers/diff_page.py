@@ -13,7 +13,7 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from hbir.ir.diff import Change, ModuleDiff
+from hbir.ir.changes import Change, ModuleDiff
 
 __all__ = ["PageFold", "PageGroup", "PagePart", "count_kinds", "module_page", "module_part", "render_page"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hbir.ir.diff import ModuleDiff
-from hbir.ir.files import replacing
-from hbir.module import Module, diff
+from hbir.ir import ModuleDiff, diff
+from hbir.ir.files import write_text
+from hbir.module import Module
 
 __all__ = ["Trace", "TraceStep"]
 
@@ -44,5 +44,4 @@ class Trace:
         from hbir.viewers.diff_page import module_part, render_page
 
         parts = [module_part(step.name, step.changes, step.about) for step in self.steps]
-        with replacing(path) as file:
-            file.write(render_page("What each pass changed", parts).encode())
+        write_text(path, render_page("What each pass changed", parts))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +15,12 @@ from xdsl.dialects.builtin import ModuleOp
 from backends.nash.hbm import read
 from backends.nash.hbm.container import unpack_sections
 from backends.nash.hbm.graph import graph_to_json
-from backends.nash.hbm.instruction_diff import InstructionDiff, diff_instructions
+from backends.nash.hbm.instruction_diff import InstructionDiff, diff_instructions, renamed_layers
 from backends.nash.hbm.model import Cell, HostSegment, Model
 from backends.nash.hbm.weight_diff import WeightChange, diff_weights
-from hbir import diff as diff_host
 from hbir.errors import FileFormatError
-from hbir.ir.constants import ConstantStore
-from hbir.ir.diff import Change, Difference, ModuleDiff
+from hbir.ir import Change, ConstantStore, Difference, ModuleDiff
+from hbir.ir import diff as diff_host
 from hbir.module import Module
 
 __all__ = ["HbmDiff", "HbmModelDiff", "SectionDiff", "diff_files", "diff_models"]
@@ -87,14 +86,18 @@ def diff_files(before: str | Path, after: str | Path) -> HbmDiff:
 
 
 def diff_models(before: Model, after: Model) -> HbmModelDiff:
-    """What differs between two models whose programs have passed the check of their records."""
-    instructions = diff_instructions(before.program, after.program)
+    """What differs between two models whose programs have passed the check of their records.
+
+    A layer that has another name is told once, among the layers; its instructions and constants are compared as one layer's.
+    """
+    names = renamed_layers(before.program, after.program)
+    program = replace(before.program, layers=tuple(names.get(name, name) for name in before.program.layers))
     return HbmModelDiff(
         after.name,
         tuple(_descriptions(before, after)),
-        tuple(_layers(before.placements, after.placements)),
-        instructions,
-        diff_weights(before, after),
+        tuple(_layers(before.placements, after.placements, names)),
+        diff_instructions(program, after.program),
+        diff_weights(replace(before, program=program), after),
         _host(before.host, after.host),
     )
 
@@ -155,17 +158,24 @@ def _around(a: str, b: str, longest: int = 120) -> tuple[str, str]:
     return cut(a), cut(b)
 
 
-def _layers(ones: Sequence[Mapping[str, Cell]], others: Sequence[Mapping[str, Cell]]) -> Iterator[Change]:
-    """Rows of the placement, paired by layer and operation, then by layer alone."""
+def _layers(
+    ones: Sequence[Mapping[str, Cell]], others: Sequence[Mapping[str, Cell]], names: Mapping[str, str]
+) -> Iterator[Change]:
+    """Rows of the placement, paired by layer and operation, then by layer alone; `names` are the new ones of layers."""
+
+    def key(row: Mapping[str, Cell], parts: Sequence[str]) -> tuple[Cell, ...]:
+        return tuple(row.get(part) for part in parts)
+
+    renamed = [{**row, "layer": names.get(str(row["layer"]), row["layer"])} if "layer" in row else row for row in ones]
     partner: dict[int, int] = {}
     taken: set[int] = set()
     for keys in (("layer", "op"), ("layer",)):
         waiting: dict[tuple[Cell, ...], list[int]] = defaultdict(list)
         for at in range(len(others) - 1, -1, -1):
             if at not in taken:
-                waiting[tuple(others[at].get(key) for key in keys)].append(at)
-        for at, row in enumerate(ones):
-            if at not in partner and (found := waiting.get(tuple(row.get(key) for key in keys))):
+                waiting[key(others[at], keys)].append(at)
+        for at, row in enumerate(renamed):
+            if at not in partner and (found := waiting.get(key(row, keys))):
                 partner[at] = found.pop()
                 taken.add(partner[at])
     for at, row in enumerate(ones):
@@ -175,10 +185,14 @@ def _layers(ones: Sequence[Mapping[str, Cell]], others: Sequence[Mapping[str, Ce
             continue
         differences = tuple(_different(row, other))
         if differences:
-            yield Change("", str(row.get("layer", "")), str(row.get("op", "")), str(other.get("op", "")), differences)
+            yield Change("", str(other.get("layer", "")), str(row.get("op", "")), str(other.get("op", "")), differences)
     for at, row in enumerate(others):
         if at not in taken:
             yield Change("", str(row.get("layer", "")), None, str(row.get("op", "")))
+    placed = {ones[at].get("layer") for at in partner}
+    for old, new in names.items():
+        if old not in placed:
+            yield Change("", new, "layer", "layer", (Difference("layer", old, new),))
 
 
 def _host(before: HostSegment | None, after: HostSegment | None) -> ModuleDiff:

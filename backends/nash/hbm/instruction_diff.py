@@ -8,7 +8,7 @@ completed instructions: two waits are the same when they wait for partners, what
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,9 +19,9 @@ from backends.nash.isa import Decoded, Program, View, queue_name
 from backends.nash.isa.assembly import format_params, format_view
 from backends.nash.isa.program import queue_index
 from backends.nash.isa.records import ABSENT, Records
-from hbir.ir.diff import Change, Difference
+from hbir.ir.changes import Change, Difference
 
-__all__ = ["InstructionChange", "InstructionDiff", "SameRun", "diff_instructions"]
+__all__ = ["InstructionChange", "InstructionDiff", "SameRun", "diff_instructions", "renamed_layers"]
 
 Keys: TypeAlias = list[list[int]]
 """For each level, the key of each instruction."""
@@ -71,8 +71,40 @@ class InstructionDiff:
 
 def diff_instructions(before: Program, after: Program) -> InstructionDiff:
     """Both programs must have passed the verifier's check of their records."""
-    keys = _keys(before, after)
-    queues = [_queues(program) for program in (before, after)]
+    keys = _keys(before, after, (before.layers, after.layers))
+    queues = _queues(before), _queues(after)
+    aligned = _aligned(keys, queues)
+    forward = {a: b for pairs in aligned.values() for a, b in pairs}
+    compare = _Comparison(before, after, keys[0][0], keys[1][0], queues, forward)
+    rows: list[InstructionChange | SameRun] = []
+    for queue, pairs in aligned.items():
+        rows += _rows(queue, queues[0].get(queue, []), queues[1].get(queue, []), pairs, compare)
+    return InstructionDiff(tuple(rows))
+
+
+def renamed_layers(before: Program, after: Program) -> dict[str, str]:
+    """The layers that have another name in the second program, by their old names.
+
+    They are among those that only one program names. Two are one layer when most instructions of either are partners in an
+    alignment that takes all such names for the same. Both programs have passed the check of their records.
+    """
+    sides = before.layers, after.layers
+    lost, found = set(sides[0]) - set(sides[1]), set(sides[1]) - set(sides[0])
+    if not lost or not found:
+        return {}
+    names = [[None if name in lost or name in found else name for name in side] for side in sides]
+    pairs = _aligned(_keys(before, after, names), (_queues(before), _queues(after)))
+    votes = Counter((before.layer_name(a), after.layer_name(b)) for queue in pairs.values() for a, b in queue)
+    sizes = [Counter(map(program.layer_name, range(len(program)))) for program in (before, after)]
+    return {
+        a: b
+        for (a, b), count in votes.items()
+        if a in lost and b in found and 2 * count > sizes[0][a] and 2 * count > sizes[1][b]
+    }
+
+
+def _aligned(keys: tuple[Keys, Keys], queues: tuple[dict[int, list[int]], dict[int, list[int]]]) -> dict[int, Pairs]:
+    """Partners in each queue."""
     aligned: dict[int, Pairs] = {}
     for queue in sorted({*queues[0], *queues[1]}):
         ones, others = (side.get(queue, []) for side in queues)
@@ -80,12 +112,7 @@ def diff_instructions(before: Program, after: Program) -> InstructionDiff:
             [[level[at] for at in part] for level in side] for part, side in zip((ones, others), keys, strict=True)
         ]
         aligned[queue] = [(ones[a], others[b]) for a, b in _align(local[0], local[1])]
-    forward = {a: b for pairs in aligned.values() for a, b in pairs}
-    compare = _Comparison(before, after, keys[0][0], keys[1][0], queues, forward)
-    rows: list[InstructionChange | SameRun] = []
-    for queue, pairs in aligned.items():
-        rows += _rows(queue, queues[0].get(queue, []), queues[1].get(queue, []), pairs, compare)
-    return InstructionDiff(tuple(rows))
+    return aligned
 
 
 def _queues(program: Program) -> dict[int, list[int]]:
@@ -126,11 +153,11 @@ def _without(records: Records, *fields: str) -> Records:
     return found
 
 
-def _keys(before: Program, after: Program) -> tuple[Keys, Keys]:
-    """The keys of both programs, the finest first."""
+def _keys(before: Program, after: Program, names: Sequence[Sequence[str | None]]) -> tuple[Keys, Keys]:
+    """The keys of both programs, whose layers have these names; the finest first."""
     programs = before, after
-    names: dict[str, int] = {}
-    layers = [[names.setdefault(name, len(names)) for name in program.layers] for program in programs]
+    known: dict[str | None, int] = {}
+    layers = [[known.setdefault(name, len(known)) for name in side] for side in names]
     whole = _numbered([program.views for program in programs])
     shapes = _numbered([_without(program.views, "core", "address", "stride") for program in programs])
 

@@ -23,6 +23,10 @@ __all__ = ["read_bytecode"]
 
 _ATTRIBUTE_ROWS = {row.code: row for row in ATTRIBUTES}
 _TYPE_ROWS = {row.code: row for row in TYPES}
+# As plain integers: every operation asks for each of them, and an `IntFlag` takes a microsecond to answer.
+_ATTRIBUTES, _RESULTS, _OPERANDS = Mask.ATTRIBUTES.value, Mask.RESULTS.value, Mask.OPERANDS.value
+_SUCCESSORS, _REGIONS, _PROPERTIES = Mask.SUCCESSORS.value, Mask.REGIONS.value, Mask.PROPERTIES.value
+_USE_LIST_ORDERS = Mask.USE_LIST_ORDERS.value
 
 
 @dataclass(frozen=True)
@@ -242,17 +246,17 @@ class _Body:
         kind = tables.context.get_optional_op(name)
         if kind is None:
             raise IrError(10, f"operation {name} is not known", lever="save the module with this version of hbir")
-        mask = Mask(source.byte())
+        mask = source.byte()
         location = source.location()
-        attributes = source.dictionary() if mask & Mask.ATTRIBUTES else {}
-        properties = self._properties(name, source) if mask & Mask.PROPERTIES else {}
-        results = [source.type() for _ in range(source.count())] if mask & Mask.RESULTS else []
-        operands = [self._value(source, values) for _ in range(source.count())] if mask & Mask.OPERANDS else []
-        if mask & Mask.SUCCESSORS:
+        attributes = source.dictionary() if mask & _ATTRIBUTES else {}
+        properties = self._properties(name, source) if mask & _PROPERTIES else {}
+        results = [source.type() for _ in range(source.count())] if mask & _RESULTS else []
+        operands = [self._value(source, values) for _ in range(source.count())] if mask & _OPERANDS else []
+        if mask & _SUCCESSORS:
             raise damaged(f"{name} jumps to other blocks")
-        if mask & Mask.USE_LIST_ORDERS:
+        if mask & _USE_LIST_ORDERS:
             _skip_use_lists(source, len(results))
-        regions = self._regions(source, depth) if mask & Mask.REGIONS else []
+        regions = self._regions(source, depth) if mask & _REGIONS else []
         op = kind.create(
             operands=operands, result_types=results, properties=properties, attributes=attributes, regions=regions
         )

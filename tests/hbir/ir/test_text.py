@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xdsl.dialects.builtin import CallSiteLoc, FileLineColLoc, FusedLoc, IntAttr, NoneAttr, StringAttr, UnknownLoc
+from xdsl.dialects.builtin import CallSiteLoc, FileLineColLoc, FusedLoc, IntAttr, NoneAttr, StringAttr, UnknownLoc, f32
+from xdsl.ir import Operation
+from xdsl.rewriter import Rewriter
 
+from hbir import dialects
+from hbir.dialects.base import tensor
+from hbir.dialects.hbir import ClipOp
 from hbir.dialects.hbir.elementwise import AddOp
 from hbir.errors import IrError
 from hbir.ir.locations import fuse_locations, layer_name, location_names, name_location
-from hbir.ir.text import print_module
+from hbir.ir.text import print_module, verify_module
 from hbir.module import Module
 from hbir.testing import assert_round_trips, modules
 from hbir.testing.checks import through_tosa_opt
@@ -224,3 +231,80 @@ def test_shapes_of_some_axes_are_read() -> None:
     shapes = "tensor<1x?x3xf32>, tensor<2x2x2x2x2x2x2x2xi8>, tensor<f32>, tensor<" + "1x" * 64 + "i1>"
     text = ATTRIBUTE.format(f"[{shapes}, dense<1> : tensor<2x3xi8>]")
     assert str(Module.parse(text)) == str(Module.parse(str(Module.parse(text))))
+
+
+def clips(count: int) -> Module:
+    """Clips one behind the other, whose types and attributes are the same objects."""
+    module = Module.parse(RELU)
+    clip, end = module[0].operations[0], module[0].return_op
+    for _ in range(count - 1):
+        copy = clip.clone()
+        copy.operands[0] = end.operands[0]
+        module[0].op.body.block.insert_op_before(copy, end)
+        end.operands[0] = copy.results[0]
+    return module
+
+
+def looked_at(module: Module) -> list[Operation]:
+    """The operations that `verify_module` looks at; none is refused."""
+    looked: list[Operation] = []
+
+    def noting(op: Operation, verify_nested_ops: bool = True) -> None:
+        assert not verify_nested_ops or not op.regions
+        looked.append(op)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Operation, "verify", noting)
+        verify_module(module.op)
+    return looked
+
+
+def test_what_is_like_an_operation_that_was_verified_is_not_looked_at_again() -> None:
+    names = [op.name for op in looked_at(clips(50))]
+    # The first one reads the argument, whose type is an object of its own.
+    assert names == ["hbir.clip", "hbir.clip", "func.return", "func.func", "builtin.module"]
+
+
+@pytest.mark.parametrize("where", ["property", "no property", "operand", "result", "operands"])
+def test_what_differs_in_one_thing_is_looked_at(where: str) -> None:
+    module = clips(5)
+    last = module[0].operations[-1]
+    other = tensor((3,), f32)
+    match where:
+        case "property":
+            last.properties["min"] = StringAttr("low")
+        case "no property":
+            last.properties["minimum"] = last.properties.pop("min")
+        case "operand":
+            module[0].op.body.block.insert_op_before(made := ClipOp.make(last.operands[0], min=0.0, max=None), last)
+            Rewriter.replace_value_with_new_type(made.output, other)
+            last.operands[0] = made.output
+        case "result":
+            Rewriter.replace_value_with_new_type(last.results[0], other)
+        case _:
+            last.operands = [last.operands[0], last.operands[0]]
+    assert last in looked_at(module)
+    with pytest.raises(IrError, match="HB0204"):
+        verify_module(module.op)
+
+
+def test_operations_of_ours_verify_by_what_they_are() -> None:
+    """What `verify_module` rests on: no verifier looks at what is around an operation, nor at its discardable attributes."""
+    around = {"owner", "uses", "parent", "parent_op", "parent_block", "next_op", "prev_op", "attributes"}
+    paths = list(Path(dialects.__file__).parent.rglob("*.py"))
+    assert len(paths) > 10
+    for path in paths:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        assert around.isdisjoint(node.attr for node in nodes if isinstance(node, ast.Attribute)), path
+        assert {"attr_def", "opt_attr_def"}.isdisjoint(node.id for node in nodes if isinstance(node, ast.Name)), path
+
+
+def test_an_operation_of_others_is_looked_at_each_time() -> None:
+    class Picky(ClipOp):
+        """One that may look around itself."""
+
+    Picky.__module__ = "somebody.ops"
+    module = clips(3)
+    for op in module[0].operations:
+        op.__class__ = Picky
+    assert [op.name for op in looked_at(module)].count("hbir.clip") == 3

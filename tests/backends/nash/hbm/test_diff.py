@@ -17,6 +17,7 @@ from backends.nash.hbm.instruction_diff import InstructionChange, SameRun, diff_
 from backends.nash.isa import BY_NAME, Program, assemble, disassemble
 from backends.nash.isa.program import queue_index
 from hbir.errors import FileFormatError
+from hbir.ir import Difference
 from tests.backends.nash.samples import POOL_TEXT, ConvLayer, pool_model, tiled_conv_model
 
 
@@ -245,3 +246,43 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             diff_files(tmp_path / "a.hbm", tmp_path / other)
         assert caught.value.code == code
     assert read(tmp_path / "a.hbm")
+
+
+def renamed(model: Model, old: str, new: str) -> Model:
+    layers = tuple(new if name == old else name for name in model.program.layers)
+    rows = tuple({**row, "layer": new} if row.get("layer") == old else row for row in model.placements)
+    return replace(model, program=replace(model.program, layers=layers), placements=rows)
+
+
+def test_a_renamed_layer_is_told_once(model: Model) -> None:
+    placed = replace(model, placements=({"layer": "conv0", "op": "conv2d"}, {"layer": "conv1", "op": "conv2d"}))
+    for before, kind in ((model, "layer"), (placed, "conv2d")):
+        found = diff_models(before, renamed(before, "conv1", "features.3"))
+        assert (found.weights, found.instructions.changes, found.description) == ((), (), ())
+        (change,) = found.layers
+        assert (change.kind, change.layer, change.before) == ("changed", "features.3", kind)
+        assert change.differences == (Difference("layer", "conv1", "features.3"),)
+
+
+def test_a_changed_weight_of_a_renamed_layer_is_told_under_its_new_name(model: Model) -> None:
+    loads = [d for d in model.program.decoded if d.opcode.name == "LOAD"]
+    at = next(d for d in loads if model.program.layer_name(d.index) == "conv1").operands["src"].address
+    found = diff_models(model, renamed(with_constant(model, at, model.constants[at] ^ 1), "conv1", "features.3"))
+    assert [(change.layer, change.operand, change.differing) for change in found.weights] == [
+        ("features.3", "weight", 1)
+    ]
+
+
+def test_two_layers_that_change_names_are_no_rename(model: Model) -> None:
+    """Both programs name both: which instructions moved from one to the other is told for each."""
+    layers = tuple({"conv0": "conv1", "conv1": "conv0"}[name] for name in model.program.layers)
+    found = diff_models(model, replace(model, program=replace(model.program, layers=layers)))
+    assert found.instructions.changes and not found.layers
+
+
+def test_all_layers_may_have_other_names(model: Model) -> None:
+    other = renamed(renamed(model, "conv0", "a"), "conv1", "b")
+    found = diff_models(model, other)
+    assert not found.weights and not found.instructions.changes
+    told = [(change.layer, each.before, each.after) for change in found.layers for each in change.differences]
+    assert told == [("a", "conv0", "a"), ("b", "conv1", "b")]

@@ -1,0 +1,269 @@
+"""Which operations of two blocks are the same one: partners, found by what they compute, by their layers and by data flow.
+
+What is beyond doubt comes first: equal computations of one layer; equal computations of which the same becomes; the only
+operation of a kind in a layer; operations of which the same becomes, which is where an edit in front of them leaves those
+behind it; and equal computations. From such pairs the rest is found along the data flow, the surest step first (`_Level`), so
+that an edit never makes its neighbours strangers. Every step is linear in the number of operations.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import TypeAlias
+
+from hbir.ir.constants import BlobAttr
+from hbir.ir.graph import OUTSIDE, OpGraph, Value
+
+__all__ = ["Partners", "match"]
+
+Key: TypeAlias = Callable[[OpGraph, int], Hashable]
+"""What an operation, by its place, is matched by; None for what takes no part."""
+_NOBODY = -1
+
+
+@dataclass
+class Partners:
+    """The partner, by its place, of each operation of either block; -1 for none."""
+
+    one: OpGraph
+    other: OpGraph
+    forward: list[int] = field(init=False)
+    back: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forward, self.back = [_NOBODY] * len(self.one.ops), [_NOBODY] * len(self.other.ops)
+
+    def same_value(self, a: Value, b: Value) -> bool:
+        """Whether two values are one: of partners, or of equal computations that nothing tells apart."""
+        (maker, index), (other, other_index) = a, b
+        if index != other_index or maker < 0 or other < 0:
+            return a == b
+        if self.forward[maker] == other:
+            return True
+        return self.one.down[maker] == self.other.down[other] and self.one.names[maker] == self.other.names[other]
+
+    def add(self, a: int, b: int) -> None:
+        """Make two operations partners."""
+        self.forward[a], self.back[b] = b, a
+
+    @property
+    def alone(self) -> tuple[list[int], list[int]]:
+        """What has no partner."""
+        return [a for a, b in enumerate(self.forward) if b < 0], [b for b, a in enumerate(self.back) if a < 0]
+
+    def add_equal(self, key: Key, *, only: bool = False) -> None:
+        """Pair what has equal keys, in order; `only`: where there is one on each side and no more."""
+        ones, others = self.alone
+        if not ones or not others:
+            return
+        waiting: dict[Hashable, list[int]] = defaultdict(list)
+        for b in others:
+            if (label := key(self.other, b)) is not None:
+                waiting[label].append(b)
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for a in ones:
+            if (label := key(self.one, a)) is not None and label in waiting:
+                groups[label].append(a)
+        for label, group in groups.items():
+            if not only or len(group) == len(waiting[label]) == 1:
+                for a, b in zip(group, waiting[label], strict=False):
+                    self.add(a, b)
+
+
+def match(one: OpGraph, other: OpGraph) -> Partners:
+    """Partners in two blocks whose numbers are shared. Layers count where both blocks have one in common at least."""
+    if one.known_layers.isdisjoint(other.known_layers):
+        one.forget_layers()
+        other.forget_layers()
+    pairs = Partners(one, other)
+    by = pairs.add_equal
+    by(lambda graph, at: (graph.names[at], graph.down[at]), only=True)
+    by(lambda graph, at: (graph.names[at], graph.down[at], graph.up[at]))
+    by(lambda graph, at: (graph.down[at], graph.up[at]))
+    by(lambda graph, at: None if graph.ops[at].results else graph.kinds[at])  # the returns
+    for key in (_kind, _shape, _up, _content):
+        by(_of_layer(key), only=True)
+    by(_up, only=True)
+    by(_down, only=True)
+    steps = _Steps(pairs)
+    steps.follow()
+    by(_of_layer(_down))
+    by(_of_layer(_kind))
+    by(_down)
+    for key in (_form, _layer):
+        by(key)
+        steps.follow()
+    steps.follow(_Level.PLACE)
+    by(lambda graph, at: None if graph.names[at] else graph.content[at], only=True)  # what moved
+    by(lambda graph, at: graph.shapes[at] if not graph.names[at] and _constant(graph, at) else None, only=True)
+    steps.follow(_Level.PLACE)
+    return pairs
+
+
+def _kind(graph: OpGraph, at: int) -> Hashable:
+    return graph.kinds[at]
+
+
+def _shape(graph: OpGraph, at: int) -> Hashable:
+    return graph.shapes[at]
+
+
+def _content(graph: OpGraph, at: int) -> Hashable:
+    return graph.content[at]
+
+
+def _down(graph: OpGraph, at: int) -> Hashable:
+    return graph.down[at]
+
+
+def _up(graph: OpGraph, at: int) -> Hashable:
+    return graph.up[at]
+
+
+def _of_layer(key: Key) -> Key:
+    """The layer, and another key; what has no layer takes no part."""
+    return lambda graph, at: (graph.names[at], key(graph, at)) if graph.names[at] else None
+
+
+def _form(graph: OpGraph, at: int) -> Hashable:
+    """``("reduce", "pool")`` for the float reduction, the integer sum, and what they were fused with."""
+    names = graph.names[at]
+    return (graph.kinds[at].rsplit(".", 1)[-1].split("_")[0], names[0]) if names else None
+
+
+def _layer(graph: OpGraph, at: int) -> Hashable:
+    """The layer; a constant is no partner of what computes."""
+    names = graph.names[at]
+    return (_constant(graph, at), names) if names else None
+
+
+def _constant(graph: OpGraph, at: int) -> bool:
+    return any(isinstance(value, BlobAttr) for value in graph.ops[at].properties.values())
+
+
+class _Level(IntEnum):
+    """How sure a step along the data flow is, the surest first: what has to be equal."""
+
+    COMPUTATION = 0
+    CONTENT_HERE = 1
+    """The content, and the operands, all of which are known."""
+    KIND_HERE = 2
+    CONTENT = 3
+    SHAPE = 4
+    """Kind and result types."""
+    KIND = 5
+    KIND_OF_ANY_LAYER = 6
+    IN_ORDER = 7
+    """The kind, where several have it, in order."""
+    PLACE = 8
+    """Last, and on request: what makes the same operand of a pair, whatever its kind."""
+
+
+_OF_A_LAYER = frozenset((_Level.CONTENT, _Level.SHAPE, _Level.KIND, _Level.PLACE))
+"""Levels whose steps are not taken between layers that have nothing in common."""
+
+
+class _Steps:
+    """Walks from pairs to what they read and what reads them."""
+
+    def __init__(self, pairs: Partners) -> None:
+        self.pairs, self.one, self.other = pairs, pairs.one, pairs.other
+        self._work: list[tuple[int, int, int]] = []
+
+    def follow(self, last: int = _Level.IN_ORDER) -> None:
+        """Pair what steps up to the level `last` find; each new pair is followed at once, from the surest level on."""
+        ones, others = self.pairs.alone
+        if not ones or not others:
+            return
+        near = {OUTSIDE}
+        for a in ones:
+            near.update(maker for maker, _ in self.one.operands[a] if maker >= 0)
+            near.update(reader for _, reader, _ in self.one.readers[a])
+        self._work = [(0, a, self._partner(a)) for a in sorted(near) if a < 0 or self.pairs.forward[a] >= 0]
+        while self._work:
+            level, a, b = heappop(self._work)
+            if a >= 0:
+                self._makers(level, a, b)
+            if level < _Level.PLACE:
+                self._readers(level, a, b)
+            if level < last and self._open(a):
+                heappush(self._work, (level + 1, a, b))
+
+    def _partner(self, a: int) -> int:
+        return OUTSIDE if a < 0 else self.pairs.forward[a]
+
+    def _open(self, a: int) -> bool:
+        """Whether there is something left beside an operation."""
+        forward = self.pairs.forward
+        if any(forward[reader] < 0 for _, reader, _ in self.one.readers[a]):
+            return True
+        return a >= 0 and any(maker >= 0 and forward[maker] < 0 for maker, _ in self.one.operands[a])
+
+    def _add(self, a: int, b: int) -> None:
+        self.pairs.add(a, b)
+        heappush(self._work, (0, a, b))
+
+    def _makers(self, level: int, a: int, b: int) -> None:
+        forward, back = self.pairs.forward, self.pairs.back
+        for (maker, index), (other, other_index) in zip(self.one.operands[a], self.other.operands[b], strict=False):
+            if maker < 0 or other < 0 or forward[maker] >= 0 or back[other] >= 0 or index != other_index:
+                continue
+            key = self._key(level, self.one, maker)
+            if key is not None and key == self._key(level, self.other, other) and self._agree(level, maker, other):
+                self._add(maker, other)
+
+    def _readers(self, level: int, a: int, b: int) -> None:
+        """Readers of one result as one operand; in front of the level `IN_ORDER`, where there is one on each side."""
+        found: list[dict[Hashable, list[int]]] = []
+        for graph, at, partners in ((self.one, a, self.pairs.forward), (self.other, b, self.pairs.back)):
+            groups: dict[Hashable, list[int]] = defaultdict(list)
+            for index, reader, slot in graph.readers[at]:
+                if partners[reader] < 0 and (key := self._key(level, graph, reader)) is not None:
+                    groups[index, slot, key].append(reader)
+            if not groups:
+                return
+            found.append(groups)
+        for label, ones in found[0].items():
+            others = found[1].get(label, [])
+            if level == _Level.IN_ORDER or len(ones) == len(others) == 1:
+                for x, y in zip(ones, others, strict=False):
+                    if self._agree(level, x, y) and self.pairs.forward[x] < 0 and self.pairs.back[y] < 0:
+                        self._add(x, y)
+
+    def _key(self, level: int, graph: OpGraph, at: int) -> Hashable:
+        """What has to be equal for a step of this level; None for what it cannot be told of."""
+        match level:
+            case _Level.COMPUTATION:
+                return graph.down[at]
+            case _Level.CONTENT_HERE | _Level.KIND_HERE:
+                operands = self._operands(graph, at)
+                return operands and (graph.content[at] if level == _Level.CONTENT_HERE else graph.kinds[at], operands)
+            case _Level.CONTENT:
+                return graph.content[at]
+            case _Level.SHAPE:
+                return graph.shapes[at]
+            case _Level.PLACE:
+                return _constant(graph, at)
+            case _:
+                return graph.kinds[at]
+
+    def _operands(self, graph: OpGraph, at: int) -> tuple[Value, ...] | None:
+        """The operands, as values of the second block; None where not every one is known, or there is none."""
+        values = graph.operands[at]
+        if graph is self.one:
+            forward = self.pairs.forward
+            values = [(forward[maker], index) if maker >= 0 else (OUTSIDE - 1, index) for maker, index in values]
+            if any(maker == _NOBODY for maker, _ in values):
+                return None
+        else:
+            values = [(maker, index) if maker >= 0 else (OUTSIDE - 1, index) for maker, index in values]
+        return tuple(values) or None
+
+    def _agree(self, level: int, a: int, b: int) -> bool:
+        """Whether the layers allow a step: less sure ones are not taken between layers that have nothing in common."""
+        names, others = self.one.names[a], self.other.names[b]
+        return level not in _OF_A_LAYER or not names or not others or not set(names).isdisjoint(others)
