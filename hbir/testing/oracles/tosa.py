@@ -15,6 +15,7 @@ from hbir.errors import SimulationError
 from hbir.testing.oracles.tosa_graph import NAMES, Graph, Tensor
 from hbir.testing.oracles.tosa_moves import concat, pad, reshape, reverse, slice_, tile, transpose
 from hbir.testing.oracles.tosa_softmax import softmax
+from hbir.testing.oracles.tosa_windows import accumulators, trimmed
 
 __all__ = [
     "Graph",
@@ -102,62 +103,13 @@ def rescale(
     return _finish(graph, graph.rescale(graph.input(x), multiplier, shift, zp_in, zp_out, out), lo, hi)
 
 
-def _window(size: int, kernel: int, stride: int, before: int, after: int, dilation: int) -> tuple[int, int]:
-    """(elements of the axis to keep, padding after) such that the stride leaves no rest, which TOSA demands."""
-    rest = (size - 1 + before + after - (kernel - 1) * dilation) % stride
-    return size - max(rest - after, 0), max(after - rest, 0)
-
-
-def _trim(
-    x: Array, kernel: Ints, stride: Ints, pad: Ints, dilation: Ints = (1, 1), zp: int = 0
-) -> tuple[Array, tuple[int, int, int, int]]:
-    """The input and padding without what no window reaches; padding becomes elements where it is all that a window
-    sees."""
-    top, left, bottom, right = pad
-    rows, below = _window(x.shape[1], kernel[0], stride[0], top, bottom, dilation[0])
-    columns, beside = _window(x.shape[2], kernel[1], stride[1], left, right, dilation[1])
-    if min(rows, columns) < 1 and any(pad):
-        whole = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=zp)
-        return _trim(whole, kernel, stride, (0, 0, 0, 0), dilation)
-    return x[:, :rows, :columns], (top, left, below, beside)
-
-
-def _depthwise_weight(weight: Array, groups: int) -> Array:
-    """OHWI with I = 1 to TOSA's [kh, kw, C, M], output channel c * M + m."""
-    o, kh, kw, _ = weight.shape
-    return weight.reshape(groups, o // groups, kh, kw).transpose(2, 3, 0, 1)
-
-
-def _accumulator(
-    graph: Graph,
-    x: Tensor,
-    weight: Array,
-    bias: Array,
-    *,
-    stride: Ints,
-    pad: Ints,
-    dilation: Ints,
-    groups: int,
-    zp_in: int,
-    zp_weight: int,
-) -> Tensor:
-    kind = "INT32" if x.dtype == "INT8" else "INT48"
-    window: dict[str, Any] = {"pad": pad, "stride": stride, "dilation": dilation, "zp": zp_in, "zp_w": zp_weight}
-    weight_kind = NAMES[weight.dtype]
-    if groups == 1:
-        return graph.conv2d(x, graph.const(weight, weight_kind), graph.const(bias, kind), **window)
-    if weight.shape[3] == 1:
-        folded = graph.const(_depthwise_weight(weight, groups), weight_kind)
-        return graph.depthwise_conv2d(x, folded, graph.const(bias, kind), **window)
-    inputs, outputs = weight.shape[3], weight.shape[0] // groups
-    parts: list[Tensor] = []
-    for group in range(groups):
-        own = graph.slice(x, (0, 0, 0, group * inputs), (*x.shape[:3], inputs))
-        chosen = slice(group * outputs, (group + 1) * outputs)
-        part = graph.conv2d(own, graph.const(weight[chosen], weight_kind), graph.const(bias[chosen], kind), **window)
-        # CONCAT knows no INT48: such parts are joined as INT32, exact below 2^31
-        parts.append(part if kind == "INT32" else graph.rescale(part, 1 << 14, 14, 0, 0, "INT32"))
-    return graph.concat(parts, 3)
+def _accumulator(graph: Graph, x: Tensor, weight: Array, bias: Array, **window: Any) -> Tensor:
+    """The accumulator of all groups. CONCAT knows no INT48: such parts are joined as INT32, exact below 2^31."""
+    parts = accumulators(graph, x, weight, bias, **window)
+    if len(parts) == 1:
+        return parts[0]
+    narrow = [part if part.dtype == "INT32" else graph.rescale(part, 1 << 14, 14, 0, 0, "INT32") for part in parts]
+    return graph.concat(narrow, 3)
 
 
 def conv2d(
@@ -195,7 +147,7 @@ def conv2d(
     RESCALE of int48 is narrower in TOSA.
     """
     graph = Graph()
-    x, pad = _trim(x, weight.shape[1:3], stride, pad, dilation, zp_in)
+    image, pad = trimmed(graph, graph.input(x), weight.shape[1:3], stride, pad, dilation, zp_in)
     terms = np.zeros(weight.shape[0], np.int64) if bias is None else np.asarray(bias, np.int64)
     if x.dtype == np.int16:
         bound = int((np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3)) * 32768 + np.abs(terms)).max())
@@ -204,7 +156,7 @@ def conv2d(
         _refuse_wide(bound, 1 << 15 if through_int32 else factors, "convolution")
     accumulator = _accumulator(
         graph,
-        graph.input(x),
+        image,
         weight,
         terms,
         stride=stride,
@@ -297,8 +249,8 @@ def matmul(
 def max_pool2d(x: Array, kernel: Ints, *, stride: Ints, pad: Ints) -> Array:
     """MAX_POOL2D; pad (top, left, bottom, right)."""
     graph = Graph()
-    x, pad = _trim(x, kernel, stride, pad)
-    return graph.run(graph.max_pool2d(graph.input(x), kernel=kernel, stride=stride, pad=pad))[0]
+    image, pad = trimmed(graph, graph.input(x), kernel, stride, pad)
+    return graph.run(graph.max_pool2d(image, kernel=kernel, stride=stride, pad=pad))[0]
 
 
 def avg_pool2d(
@@ -306,8 +258,8 @@ def avg_pool2d(
 ) -> Array:
     """AVG_POOL2D, padding not counted, then CLAMP."""
     graph = Graph()
-    x, pad = _trim(x, kernel, stride, pad)
-    pooled = graph.avg_pool2d(graph.input(x), kernel=kernel, stride=stride, pad=pad, zp_in=zp_in, zp_out=zp_out)
+    image, pad = trimmed(graph, graph.input(x), kernel, stride, pad)
+    pooled = graph.avg_pool2d(image, kernel=kernel, stride=stride, pad=pad, zp_in=zp_in, zp_out=zp_out)
     return _finish(graph, pooled, lo, hi)
 
 

@@ -30,6 +30,7 @@ DTYPES: dict[str, Any] = {"BOOL": np.bool_, "INT8": np.int8, "INT16": np.int16, 
 BITS = {"BOOL": 2, "INT8": 8, "INT16": 16, "INT32": 32, "INT48": 48}
 NAMES: dict[Any, str] = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 ACCUMULATORS = {"INT8": "INT32", "INT16": "INT48"}
+_EMBEDDED, _JOINED = 1024, 64
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ class Graph:
             raise SimulationError(92, f"a constant in [{array.min()}, {array.max()}] does not fit {dtype}")
         raw = self._block.addConst(list(array.shape), getattr(serializer.DType, dtype), array.reshape(-1).tolist())
         return self._remember(raw, array.shape, dtype)
+
+    def operand(self, value: npt.ArrayLike, dtype: str) -> Tensor:
+        """A known value as an operand that need not be a constant: large ones are fed, which takes a fraction of the time.
+
+        INT48 always is a constant: fed, it would take the model's executable."""
+        array = np.asarray(value)
+        return self.const(array, dtype) if array.size <= _EMBEDDED or dtype == "INT48" else self.input(array, dtype)
 
     def shape_const(self, value: Ints) -> Tensor:
         """A constant of type `!tosa.shape`."""
@@ -388,7 +396,10 @@ class Graph:
     # Layout
 
     def concat(self, tensors: Sequence[Tensor], axis: int) -> Tensor:
-        """CONCAT along one axis."""
+        """CONCAT along one axis; several of them for more tensors than TOSA's level 8K joins at once."""
+        while len(tensors) > _JOINED:
+            parts = [tensors[start : start + _JOINED] for start in range(0, len(tensors), _JOINED)]
+            tensors = [self.concat(part, axis) for part in parts]
         shape = list(tensors[0].shape)
         shape[axis] = sum(each.shape[axis] for each in tensors)
         return self.apply("CONCAT", tensors, shape, tensors[0].dtype, "Concat", axis)
