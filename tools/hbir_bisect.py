@@ -235,7 +235,8 @@ def main(
         import tempfile
 
         from hbir.feeds import read_feed
-        from passes.debugging.bisect import TOLERANCE, bisect
+        from passes.debugging.bisect import bisect
+        from passes.debugging.differences import ROUNDING_TOLERANCE
         from tools.modules import load_module
 
         module = load_module(file, shapes)
@@ -243,7 +244,7 @@ def main(
         inputs = [read_feed(path) for path in feeds]
         with tempfile.TemporaryDirectory(prefix="hbir-bisect-") as folder:
             stages = _stages(module, pipeline, march, Path(folder))
-            general = limits.pop("", TOLERANCE)
+            general = limits.pop("", ROUNDING_TOLERANCE)
             with log.stage("bisect", "judge the stages") as advance:
 
                 def progress(text: str, share: float) -> None:

@@ -20,16 +20,14 @@ from hbir.dialects.hbir import ConstantOp
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Function, Module, checked_module
+from passes.debugging.differences import ROUNDING_TOLERANCE
 from passes.debugging.equivalence import Feeds, generated_inputs
 from passes.debugging.recorded import all_values
 from passes.debugging.reduce import reduce, value_names
 from passes.debugging.stages import FAILURES, Arrays, Element, Results, Stage, Verdict, as_stages, judge
 from passes.manager import Pass, Promise
 
-__all__ = ["TOLERANCE", "Bisection", "Element", "Fault", "Judgement", "Stage", "bisect"]
-
-TOLERANCE = 0.25
-"""What a stage that promises rounding only may change, relative to the largest value of an output; eight bits change less."""
+__all__ = ["Bisection", "Element", "Fault", "Judgement", "Stage", "bisect"]
 
 SAMPLES = 3
 """Generated input sets for each function when none are given."""
@@ -97,7 +95,7 @@ def bisect(
     stages: str | Pass | Stage | Iterable[str | Pass | Stage],
     feeds: Sequence[Mapping[str, Array]] = (),
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: float = ROUNDING_TOLERANCE,
     tolerances: Mapping[str, float] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Bisection:
@@ -178,7 +176,10 @@ def _fault(
     values = {f.name: [all_values(f, feed) for feed in shown[f.name]] for f in module}
     total, tests = max(_size(module), 1), 0
     rounds = stage.promise in (Promise.NUMERIC, Promise.RECORDED)
-    rounded = found.difference / 2 if rounds and found.kind == "values" else None
+    judged = rounds and found.kind == "values"
+    whole = judge(stage, module, shown, limit)
+    # Of a piece as much is asked as the whole shows, half of its difference at least.
+    wanted, share = whole.difference / 2, min(_share_read(whole, limit), 1.0)
 
     def fed(piece: Module) -> dict[str, Feeds]:
         return {f.name: [{a.name: known[a.name] for a in f.flatten_inputs} for known in values[f.name]] for f in piece}
@@ -190,9 +191,9 @@ def _fault(
             verdict = judge(stage, piece, fed(piece), limit)
         except FAILURES:  # the piece itself does not run
             return False
-        if rounded is None or verdict.kind != found.kind:
+        if not judged or verdict.kind != found.kind:
             return verdict.kind == found.kind
-        return verdict.difference >= rounded and _beyond_rounding(verdict, limit)
+        return verdict.difference >= wanted and _share_read(verdict, limit) >= share
 
     def smaller(piece: Module, tested: int) -> None:
         say(f"{_size(piece)} operations after {tested} tests", 1 - _size(piece) / total)
@@ -212,16 +213,18 @@ def _size(module: Module) -> int:
     return sum(len(function.operations) for function in module)
 
 
-def _beyond_rounding(verdict: Verdict, limit: float) -> bool:
-    """Whether the worst element is off by more than the share `limit` of what the piece reads, too.
+def _share_read(verdict: Verdict, limit: float) -> float:
+    """How far the worst element is off, in units of the share `limit` of the largest value that the piece reads.
 
-    The difference of two large values is small: beside it their rounding, which the network forgives, is a large share.
+    The difference of two large values is small: beside it their rounding, which the network forgives, is a large share. Below 1
+    an error may be that.
     """
     element = verdict.element
     if element is None or not np.isfinite(verdict.difference):
-        return True
+        return np.inf
     read = [np.abs(x[np.isfinite(x)].astype(np.float64)).max(initial=0.0) for x in (verdict.feed or {}).values()]
-    return abs(float(element.expected) - float(element.actual)) > limit * max(read, default=0.0)
+    allowed = limit * max(read, default=0.0)
+    return abs(float(element.expected) - float(element.actual)) / allowed if allowed else np.inf
 
 
 def _guilty(case: Module, verdict: Verdict) -> tuple[str, str, str]:

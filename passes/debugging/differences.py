@@ -7,10 +7,13 @@ import numpy.typing as npt
 
 from hbir.dialects.base import Array
 
-__all__ = ["FLOAT_TOLERANCE", "differences", "relative_differences"]
+__all__ = ["FLOAT_TOLERANCE", "ROUNDING_TOLERANCE", "differences", "relative_differences"]
 
 FLOAT_TOLERANCE = 1e-4
 """Float rewrites reorder sums: an error of 2^-24 for each of up to some thousand terms, on values of unit size."""
+
+ROUNDING_TOLERANCE = 0.25
+"""What a pass that promises rounding only may change, as a share of an output's largest value; eight bits change less."""
 
 
 def differences(a: Array, b: Array) -> npt.NDArray[np.float64]:

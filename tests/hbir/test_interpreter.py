@@ -137,7 +137,9 @@ def _without_buffers(module: Module, feeds: dict[str, Any]) -> list[Any]:
         assert isinstance(op, HbOperation)
         operands = [None if value is None else values[value] for value in op.aligned_operands]
         out = op.evaluator([None] * len(operands))(*operands)
-        values.update(zip(op.results, out if isinstance(out, tuple) else (out,), strict=True))
+        # Elements lie in order between operations: numpy takes another loop for others, and floats another last bit.
+        arrays = [np.asarray(each, order="C") for each in (out if isinstance(out, tuple) else (out,))]
+        values.update(zip(op.results, arrays, strict=True))
     return [values[a.value] for a in function.flatten_outputs]
 
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from xdsl.ir import SSAValue
 from click.testing import CliRunner, Result
 
 from backends.nash.simulator.kernels import BINDERS
@@ -58,12 +59,14 @@ def test_the_whole_road_keeps_its_promises() -> None:
 _fuse_add = fuse_conv_add_relu._fuse_add
 
 
-def without_residual(op: AddOp, order: Any) -> Conv2dOp | None:
+def without_residual(op: AddOp, order: Any) -> SSAValue | None:
     """A fault: the sum goes, and the convolution does not get the other operand."""
-    fused = _fuse_add(op, order)
-    if fused is None:
+    found = _fuse_add(op, order)
+    fused = None if found is None else found.owner
+    if not isinstance(fused, Conv2dOp):
         return None
-    return insert_before(op, Conv2dOp.make(fused.input, fused.weight, fused.bias, None, **fused.values), [fused])
+    alone = Conv2dOp.make(fused.input, fused.weight, fused.bias, None, **fused.values)
+    return insert_before(op, alone, [fused]).output
 
 
 def test_a_fault_is_told_and_its_case_shows_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

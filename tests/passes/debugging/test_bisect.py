@@ -7,13 +7,16 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
+from xdsl.dialects.builtin import f32
 
 from hbir import export
-from hbir.dialects.hbir import BinaryOp, ClipOp, ConstantOp, Conv2dOp, TransposeOp, constant
+from hbir.dialects.hbir import BinaryOp, ClipOp, ConstantOp, Conv2dOp, FunctionOp, TransposeOp, constant
 from hbir.errors import PassError
 from hbir.ir.constants import ConstantStore
 from hbir.ir.locations import layer_name
 from hbir.module import Module
+from hbir.testing import Seeded, generate
+from hbir.testing.graphs import SeededGraph
 from passes import Pass, Promise
 from passes.calibrate import FLOAT_PIPELINE
 from passes.common.rewriting import insert_before, replace
@@ -273,3 +276,35 @@ def test_rounding_beside_a_small_difference_is_not_blamed() -> None:
 def test_a_tolerance_for_no_stage_is_refused() -> None:
     with pytest.raises(PassError, match="HB0352: there is a tolerance for 'fold-batch-nrom'.*fold-batch-norm"):
         bisect(export(TINY), "fold-batch-norm", tolerances={"fold-batch-nrom": 0.0})
+
+
+@dataclass(frozen=True)
+class Tanh(Pass):
+    """Takes sigmoid for tanh."""
+
+    name: ClassVar[str] = "tanh"
+    promise: ClassVar[Promise] = Promise.NUMERIC
+
+    def run(self, module: Module) -> None:
+        for op in module[0].operations:
+            if isinstance(op, FunctionOp) and op.values["function"] == "sigmoid":
+                replace(
+                    op, [insert_before(op, FunctionOp.make(op.input, function="tanh", parameters=None), [op]).output]
+                )
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_outputs_that_are_small_beside_their_inputs(size: float) -> None:
+    """A sigmoid of pixels is off by 0.5 where its inputs reach to 255: that is half of its own largest value."""
+    graph = SeededGraph(Seeded(3))
+    x = graph.input((1, 8), f32)
+    graph.add(FunctionOp.make(graph.add(ClipOp.make(x, min=-9.0, max=9.0)), function="sigmoid", parameters=None))
+    feeds = [{"in_0": np.linspace(-size, size, 8, dtype=np.float32).reshape(1, 8)}]
+    fault = fault_of(bisect(graph.finish(), [Tanh()], feeds))
+    assert fault.operation == "hbir.function" and len(fault.layers) == 1
+
+
+def test_a_stage_that_fails_has_a_fault_whatever_the_module() -> None:
+    found = [bisect(generate(Seeded(seed), ("hbir",), 12), [Tanh()]).fault for seed in range(25)]
+    named = [fault for fault in found if fault is not None]
+    assert len(named) > 3 and all(fault.case[0].operations for fault in named)
