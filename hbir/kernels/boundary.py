@@ -1,4 +1,4 @@
-"""The border between float and integer tensors: quantize and dequantize into a given buffer."""
+"""The border between float and integer tensors: quantize and dequantize into a given buffer, and floats of accumulators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hbir.kernels.common import address, result_array
 from hbir.numerics import rounding
 from hbir.numerics.rescale import storage_dtype
 
-__all__ = ["bind_dequantize", "bind_quantize", "dequantize", "quantize"]
+__all__ = ["bind_dequantize", "bind_float_result", "bind_quantize", "dequantize", "quantize"]
 
 Array = npt.NDArray[Any]
 
@@ -113,3 +113,25 @@ def dequantize(
     y = result_array(out, q.shape, out_dtype, np.float32)
     bind_dequantize(q, scale, zero_point, axis=axis, out=y)()
     return y
+
+
+def bind_float_result(
+    sums_into: Callable[[Array], Callable[[], object]], dtype: npt.DTypeLike, scale: npt.ArrayLike, out: Array
+) -> Callable[[], None]:
+    """`sums * scale` into float32 `out`, computed in float64 and rounded once, where `sums_into(y)` binds what makes the sums.
+
+    `dtype` of the sums is int32 or int64; `scale` is float32, one for all or one for each channel of the last axis. It may be
+    a view of memory that is filled later: it is read in every run.
+    """
+    # int32 sums lie where their floats will: each is read before its float is written.
+    sums = out.view(np.int32) if np.dtype(dtype) == np.int32 else np.empty(out.shape, dtype)
+    make, scales = sums_into(sums), np.asarray(scale, np.float32).reshape(-1)
+
+    def run() -> None:
+        make()
+        if scales.size > 1:
+            bind_dequantize(sums, scales, axis=out.ndim - 1, out=out)()
+        else:
+            bind_dequantize(sums, scales[0], out=out)()
+
+    return run

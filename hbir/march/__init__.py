@@ -3,7 +3,8 @@ confidence.
 
 A march is data. `load_march` reads a stock march by name or a user's own file by path; `sources` gives the table of
 where each number comes from. The Nash machines here are this project's open model of the family, fitted to published
-figures; they are not the vendor's specification.
+figures; they are not the vendor's specification. Of `bayes`, the generation before, limits are published and no latency is
+fitted: what it costs rests on numbers marked as invented.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hbir.errors import BackendError
 
 __all__ = ["CONFIDENCES", "MARCHES", "March", "Source", "load_march", "march_from_values", "march_values", "sources"]
 
-MARCHES = ("nash-e", "nash-m", "nash-p", "nash-h")
+MARCHES = ("nash-e", "nash-m", "nash-p", "nash-h", "bayes")
 """Names of the stock marches."""
 
 CONFIDENCES = ("vendor-doc", "measured", "inferred", "invented")
@@ -110,6 +111,12 @@ class March:
     """The same for int16 and int32 results."""
     conv_output_types: tuple[str, ...]
     """Element types that a convolution can have as its result."""
+    conv_weight_types: tuple[str, ...]
+    """Element types of a convolution's weights."""
+    matmul_types: tuple[str, ...]
+    """Element types of the operands of a matrix product."""
+    int16_accumulator_bits: int
+    """Bits of the sums of int16 activations, 32 or 48; those of int8 have 32."""
     vector_types: tuple[str, ...]
     """Element types that elementwise units work on."""
     max_conv_kernel: int
@@ -122,6 +129,10 @@ class March:
     """Largest padding on one side."""
     max_dilation: int
     """Largest distance of neighbouring taps; wider ones are taken one at a time."""
+    max_dilated_stride: int
+    """Largest stride of a window whose taps lie apart."""
+    max_kernel_elements: int
+    """Most weights that one output channel sums over."""
     max_extent: int
     """Largest extent of any axis of a unit's operand."""
 
@@ -135,6 +146,8 @@ class March:
             problems.append("l2m_bytes and l2m_bytes_per_second are both zero or both above zero")
         if not 0 < self.tae_int16_int16_ratio <= self.tae_int16_int8_ratio <= 1:
             problems.append("0 < tae_int16_int16_ratio <= tae_int16_int8_ratio <= 1 does not hold")
+        if self.int16_accumulator_bits not in (32, 48):
+            problems.append(f"int16_accumulator_bits = {self.int16_accumulator_bits} is neither 32 nor 48")
         if not 2 <= self.multiplier_bits <= self.high_multiplier_bits <= 31:
             problems.append("2 <= multiplier_bits <= high_multiplier_bits <= 31 does not hold")
         unit = max(self.memory_alignment, 1)
@@ -146,6 +159,11 @@ class March:
             raise BackendError(
                 7, f"march '{self.name}' contradicts itself", why="; ".join(problems), lever="mend the march file"
             )
+
+    @property
+    def has_float_results(self) -> bool:
+        """Whether a convolution, a linear layer or a matrix product can have float32 as its result."""
+        return "float32" in self.conv_output_types
 
     @property
     def ddr_bytes_per_cycle(self) -> float:
@@ -169,6 +187,14 @@ class Source:
 
 
 _HINTS = get_type_hints(March)
+_ADDED: Mapping[str, object] = {
+    "conv_weight_types": ("int8", "int16"),
+    "matmul_types": ("int8", "int16"),
+    "int16_accumulator_bits": 48,
+    "max_dilated_stride": 256,
+    "max_kernel_elements": 1 << 31,
+}
+"""What binaries that were written before a number was told apart mean by it."""
 _MAY_BE_ZERO = {"l2m_bytes", "l2m_bytes_per_second", "issue_cycles", "dma_latency_cycles", "dispatch_seconds"}
 
 
@@ -185,7 +211,8 @@ def _not_positive(march: March) -> list[str]:
 
 
 def _bad_types(march: March) -> list[str]:
-    listed = {"conv_output_types": march.conv_output_types, "vector_types": march.vector_types}
+    keys = ("conv_output_types", "conv_weight_types", "matmul_types", "vector_types")
+    listed: dict[str, tuple[str, ...]] = {key: getattr(march, key) for key in keys}
     return [
         f"{key} names '{t}', not one of {list(_TYPES)}"
         for key, types in listed.items()
@@ -319,7 +346,9 @@ def march_values(march: March) -> dict[str, Any]:
 
 
 def march_from_values(values: Mapping[str, object]) -> March:
-    """A march from plain values. Raises BackendError HB0504 to HB0507."""
+    """A march from plain values, also of a binary that was written before some were told apart. Raises BackendError HB0504 to
+    HB0507."""
+    values = {**_ADDED, **values}
     where = f"march '{values.get('name', '?')}'"
     known = [field.name for field in fields(March)]
     if extra := sorted(set(values) - set(known)):

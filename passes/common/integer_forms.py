@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import IntegerType, i32
+from xdsl.dialects.builtin import Float32Type, IntegerType, f32, i32
 from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects import hbir as f
@@ -107,6 +107,21 @@ class Builder:
         present = [operand for operand in operands if operand is not None]
         return self.put(form(self, op, present, grid, anchor), anchor, op)
 
+    def float_form(self, op: HbOperation, operands: Sequence[SSAValue | None], anchor: Operation) -> SSAValue:
+        """`op`, a convolution without a residual, a linear layer or a matrix product, on integer operands, its result the
+        float32 that the tensor engine makes of the accumulator. The bounds of `op` are left to the caller."""
+        if isinstance(op, f.Conv2dOp):
+            return self.put(self._conv(op, op.values, operands, None, anchor, f32), anchor, op)
+        if isinstance(op, f.LinearOp):
+            return self._linear(op, operands, None, anchor, f32)
+        a, b = (operand for operand in operands if operand is not None)
+        sums = UniformQuantizedType.get(
+            32, np.float64(quantized_element(a.type).scale) * quantized_element(b.type).scale
+        )
+        low, high = sums.limits
+        made = q.MatmulOp.make(a, b, multiplier=None, shift=None, low=low, high=high, float_type=f32, grid=sums)
+        return self.put(made, anchor, op)
+
     def from_accumulator(
         self,
         op: f.Conv2dOp | f.LinearOp,
@@ -134,6 +149,7 @@ class Builder:
         operands: Sequence[SSAValue | None],
         grid: UniformQuantizedType | None,
         anchor: Operation,
+        float_type: Float32Type | None = None,
     ) -> HbOperation:
         x, w, bias, residual = operands
         if x is None or w is None:
@@ -168,9 +184,8 @@ class Builder:
             axis = 3 if products.size > 1 else -1
             raw = UniformQuantizedType.get(32, products.tolist(), axis=axis)
             low, high = raw.limits
-            return q.Conv2dOp.make(
-                x, w, b, None, **geometry, **absent, multiplier=None, shift=None, low=low, high=high, grid=raw
-            )
+            epilogue = {"multiplier": None, "shift": None, "low": low, "high": high, "float_type": float_type}
+            return q.Conv2dOp.make(x, w, b, None, **geometry, **absent, **epilogue, grid=raw)
         low, high = _limits(values["min"], values["max"], grid)
         wide = xe.bits == 16
         if residual is None:
@@ -247,7 +262,12 @@ class Builder:
         return x, plain
 
     def _linear(
-        self, op: f.LinearOp, operands: Sequence[SSAValue | None], grid: UniformQuantizedType | None, anchor: Operation
+        self,
+        op: f.LinearOp,
+        operands: Sequence[SSAValue | None],
+        grid: UniformQuantizedType | None,
+        anchor: Operation,
+        float_type: Float32Type | None = None,
     ) -> SSAValue:
         """A linear layer is a 1 x 1 convolution over its rows."""
         x, w, bias = operands
@@ -272,10 +292,10 @@ class Builder:
         rows = self.put(f.ReshapeOp.make(x, shape=(1, 1, prod(shape[:-1]), shape[-1])), anchor, op)
         kernel = self.constant(weight.reshape(weight.shape[0], 1, 1, -1), quantized_element(w.type), anchor)
         geometry = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
-        made = self._conv(op, op.values | geometry, [rows, kernel, bias, None], grid, anchor)
+        made = self._conv(op, op.values | geometry, [rows, kernel, bias, None], grid, anchor, float_type)
         flat = self.put(made, anchor, op)
         wanted = (*shape[:-1], weight.shape[0])
-        if shape_of(flat.type) == wanted or quantized_element(flat.type).per_axis is not None:
+        if shape_of(flat.type) == wanted or (float_type is None and quantized_element(flat.type).per_axis is not None):
             # An accumulator with a scale for each channel cannot change its shape; its floats will.
             return flat
         return self.put(f.ReshapeOp.make(flat, shape=wanted), anchor, op)

@@ -57,10 +57,7 @@ class Histogram:
             self.reach = float(2.0 ** np.ceil(np.log2(largest)))
             zeros, self.counts = int(self.counts.sum()), np.zeros(BINS, np.int64)
             self.counts[BINS // 2] += zeros
-        while largest > self.reach:
-            merged = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([np.zeros(BINS // 4, np.int64), merged, np.zeros(BINS // 4, np.int64)])
-            self.reach *= 2
+        self._grow(largest)
         if self.reach == 0:
             self.counts[BINS // 2] += x.size
             return
@@ -70,6 +67,26 @@ class Histogram:
         index = (x.reshape(-1) * kind(BINS / (2 * self.reach)) + kind(BINS // 2)).astype(np.int32)
         np.clip(index, 0, BINS - 1, out=index)
         self.counts += np.bincount(index, minlength=BINS)
+
+    def _grow(self, largest: float) -> None:
+        while largest > self.reach:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([np.zeros(BINS // 4, np.int64), merged, np.zeros(BINS // 4, np.int64)])
+            self.reach *= 2
+
+    def merge(self, other: Histogram) -> None:
+        """Count what `other` has counted; the same as adding its values, bins and all."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        # A histogram of nothing but zeros has no bins yet: all of it lies in the bin above 0.
+        if self.reach == 0:
+            zeros, self.counts = int(self.counts.sum()), np.zeros(BINS, np.int64)
+            self.counts[BINS // 2] += zeros
+            self.reach = other.reach
+        wider = Histogram(other.counts, other.reach)
+        if other.reach:
+            self._grow(other.reach)
+            wider._grow(self.reach)
+        self.counts = self.counts + wider.counts
 
     @property
     def centers(self) -> Doubles:

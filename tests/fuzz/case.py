@@ -43,6 +43,7 @@ _WEIGHTS = (60, 20, 8, 12)
 
 REFUSALS = {
     "HB0313": "a bias that does not fit the accumulator",
+    "HB0321": "a sum of int16 activations beyond the 32 bits that bayes has",
     "HB0331": "no number that a grid could have",
     "HB0401": "an activation that is infinite",
     "HB0516": "a module without any integer work: only the host would run",
@@ -118,7 +119,7 @@ def _march(name: str, l1m_bytes: int) -> March:
 def _setting(case: Case) -> _Setting:
     rng = random.Random(case.seed)
     kind = rng.choices(KINDS, _WEIGHTS)[0]
-    # One of the four with its memory, or with so little that tiles are needed.
+    # A stock march with its memory, or with so little that tiles are needed.
     march = _march(rng.choice(MARCHES), rng.choice((0, 0, 4 << 10, 8 << 10, 16 << 10, 40 << 10)))
     options = CompileOptions(
         opt=rng.choices((0, 1, 2), (8, 2, 1))[0],

@@ -28,7 +28,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """An int32 field with its legal range; `is_float` fields hold the bits of a positive finite float32."""
+    """An int32 field with its legal range; `is_float` fields hold the bits of a finite float32 that is not negative."""
 
     name: str
     minimum: int
@@ -107,11 +107,12 @@ OPCODES: tuple[Opcode, ...] = (
         (_r("src", _ANY), _w("dst", _ANY, (DDR, L2M))), (), rules.moved,
     ),
     Opcode(
-        *(16, "CONV", "TAE", "NHWC convolution over packed weights, onto partial sums; without multiplier the sums."),
+        *(16, "CONV", "TAE", "NHWC convolution of packed weights, onto partial sums; float multipliers make them floats."),
         (
             _r("x", _INTS), _r("weight", _INTS), _r("bias", ("i32", "i64"), optional=True),
-            _r("multiplier", ("i32",), optional=True), _r("shift", ("i8",), optional=True),
-            _r("residual", _INTS, optional=True), _r("partial", ("i32", "i64"), optional=True), _w("out", _WIDE),
+            _r("multiplier", ("i32", "f32"), optional=True), _r("shift", ("i8",), optional=True),
+            _r("residual", _INTS, optional=True), _r("partial", ("i32", "i64"), optional=True),
+            _w("out", (*_WIDE, "f32")),
         ),
         (
             *_KERNEL, *_STRIDE, *_PAD,
@@ -127,9 +128,13 @@ OPCODES: tuple[Opcode, ...] = (
         rules.conv,
     ),
     Opcode(
-        *(17, "MATMUL", "TAE", "Batched matrix product (…, M, K) by (…, K, N), rescaled."),
-        (_r("a", _INTS), _r("b", _INTS), _w("out", _WIDE)),
-        (_zp("zp_a", "the left operand"), _zp("zp_b", "the right operand"), *_OUT), rules.matmul,
+        *(17, "MATMUL", "TAE", "Batched matrix product (…, M, K) by (…, K, N), rescaled, or as the floats sum * scale."),
+        (_r("a", _INTS), _r("b", _INTS), _w("out", (*_WIDE, "f32"))),
+        (
+            _zp("zp_a", "the left operand"), _zp("zp_b", "the right operand"), *_OUT,
+            Param("scale", 0, 0x7F7FFFFF, "float32 scale of a float result, 0 for an integer one", 0, True),
+        ),
+        rules.matmul,
     ),
     *(
         Opcode(

@@ -27,8 +27,10 @@ def _operand(operand: Operand) -> str:
 
 
 def _param(param: Param) -> str:
-    kind = "float32, finite, above 0" if param.is_float else f"{param.minimum} … {param.maximum}"
-    return f"| {param.name} | {kind} | {'1.0' if param.is_float else param.default} | {param.doc} |"
+    if not param.is_float:
+        return f"| {param.name} | {param.minimum} … {param.maximum} | {param.default} | {param.doc} |"
+    kind = f"float32, finite, {'above 0' if param.minimum else '0 or above'}"
+    return f"| {param.name} | {kind} | {np.int32(param.default).view(np.float32)} | {param.doc} |"
 
 
 def _opcode(opcode: Opcode) -> Iterator[str]:

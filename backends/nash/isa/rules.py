@@ -114,7 +114,8 @@ def same_type(v: Operands, p: Params) -> None:
 def conv(v: Operands, p: Params) -> None:
     """NHWC convolution: result shape, packed weight size, one bias, multiplier and shift for each output channel.
 
-    Partial sums are accumulators of earlier input channels, of the result's shape.
+    Partial sums are accumulators of earlier input channels, of the result's shape. A float result has a float multiplier and
+    nothing else behind the sums.
     """
     x, out, weight = v["x"], v["out"], v["weight"]
     _rank(v, 4, "x", "out")
@@ -146,8 +147,13 @@ def conv(v: Operands, p: Params) -> None:
         _need(
             v["partial"].dtype == accumulator, f"'partial' holds {v['partial'].dtype}, the accumulator is {accumulator}"
         )
-    _need(("multiplier" in v) == ("shift" in v), "'multiplier' and 'shift' come together")
     _zero_point(p, "pad_value", x)
+    floats = "multiplier" in v and v["multiplier"].dtype == "f32"
+    _need(floats == (out.dtype == "f32"), "a float result and a float 'multiplier' come together")
+    if floats:
+        _need("shift" not in v and "residual" not in v, "a float result takes neither 'shift' nor 'residual'")
+        return
+    _need(("multiplier" in v) == ("shift" in v), "'multiplier' and 'shift' come together")
     if "multiplier" not in v:
         _need(
             "residual" not in v and out.dtype in ("i32", "i64"), "a raw accumulator is i32 or i64 and takes no residual"
@@ -175,6 +181,10 @@ def matmul(v: Operands, p: Params) -> None:
     _same_dtype(v, "a", "b")
     _zero_point(p, "zp_a", v["a"])
     _zero_point(p, "zp_b", v["b"])
+    floats = v["out"].dtype == "f32"
+    _need(floats == (p["scale"] > 0), "a float result has a scale, an integer one has none")
+    if floats:
+        return
     _scaled(p, "")
     _zero_point(p, "zp_out", v["out"])
     _clamped(v, p)

@@ -18,7 +18,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from backends.nash.isa.records import DTYPES, MAX_OPERANDS, MAX_RANK
 from backends.nash.lower.graph import Node, TensorView, UnitGraph
-from backends.nash.lower.limits import conv_reason
+from backends.nash.lower.limits import engine_reason
 from backends.nash.lower.views import Placement, dtype_of, reshaped, sliced
 from hbir.dialects import hbir as f
 from hbir.dialects import quantized as q
@@ -134,7 +134,9 @@ def _conv(low: _Lowering, op: q.Conv2dOp) -> None:
     folded = folded_bias(weight, bias, zp[0])
     constants: Constants = {"weight": weight, "bias": folded.astype(np.int32 if element.bits == 8 else np.int64)}
     channels = weight.shape[0]
-    if values["multiplier"] is not None:
+    if values["float_type"] is not None:
+        constants["multiplier"] = np.broadcast_to(op.grid.scale_array, channels).astype(np.float32)
+    elif values["multiplier"] is not None:
         constants["multiplier"] = np.broadcast_to(values["multiplier"], channels).astype(np.int32)
         constants["shift"] = np.broadcast_to(values["shift"], channels).astype(np.int8)
     top, left, bottom, right = values["pad"]
@@ -197,7 +199,8 @@ def _matmul(low: _Lowering, op: q.MatmulOp) -> None:
         else:
             del reads[role]
             constants[role] = array.astype(np.int16) - np.int16(zero_point)
-    params = {f"zp_{role}": zero_point for role, zero_point in zero_points.items()} | _result(op)
+    params: dict[str, int | float] = {f"zp_{role}": zero_point for role, zero_point in zero_points.items()}
+    params |= _result(op) if op.float_type is None else {"scale": op.grid.scale}
     low.add("MATMUL", "TAE", op, reads, None, params, constants, macs)
 
 
@@ -475,8 +478,8 @@ def _host_reason(op: Operation, march: March) -> str:
             return f"units work on int8 and int16, not on {dtype_of(op.operands[0])}"
         if isinstance(op, f.ReduceOp) and op.values["kind"] not in ("max", "min"):
             return f"no unit reduces by '{op.values['kind']}'"
-    if isinstance(op, q.Conv2dOp):
-        return conv_reason(op, march)
+    if isinstance(op, q.Conv2dOp | q.MatmulOp):
+        return engine_reason(op, march)
     if isinstance(op, f.MaxPoolOp | q.AvgPoolOp) and max(op.values["kernel"]) > march.max_pool_kernel:
         return f"pooling windows reach {march.max_pool_kernel}"
     return ""

@@ -46,6 +46,8 @@ def _copy(v: Arrays, p: Params) -> Step:
 def _conv(v: Arrays, p: Params) -> Step:
     if "partial" in v:
         return _accumulated_conv(v, p)
+    if v["out"].dtype == np.float32:
+        return _float_conv(v, p)
     x, out, groups = v["x"], v["out"], p["groups"]
     extra: dict[str, Any] = {}
     if "residual" in v:
@@ -71,6 +73,13 @@ def _conv(v: Arrays, p: Params) -> Step:
     )
 
 
+def _float_conv(v: Arrays, p: Params) -> Step:
+    """The sums as floats, each times the multiplier of its channel."""
+    operands = {role: v[role] for role in ("x", "weight", "bias") if role in v}
+    dtype = np.int32 if v["x"].itemsize == 1 else np.int64
+    return kernels.bind_float_result(lambda y: _conv({**operands, "out": y}, p), dtype, v["multiplier"], v["out"])
+
+
 def _accumulated_conv(v: Arrays, p: Params) -> Step:
     """A convolution onto partial sums: its own accumulators, the sum of both, then the epilogue of `_conv`."""
     partial_sums, out = v["partial"], v["out"]
@@ -92,6 +101,8 @@ def _epilogue(sums: npt.NDArray[Any], v: Arrays, p: Params) -> Step:
     out = v["out"]
     if "multiplier" not in v:
         return partial(np.copyto, out, sums)
+    if out.dtype == np.float32:
+        return lambda: kernels.dequantize(sums, v["multiplier"], axis=out.ndim - 1, out=out)
     multiplier, shift = v["multiplier"], v["shift"]
     if "residual" not in v:
         return kernels.bind_rescale(sums, multiplier, shift, **_out(p), out=out)
@@ -109,7 +120,13 @@ def _epilogue(sums: npt.NDArray[Any], v: Arrays, p: Params) -> Step:
 
 
 def _matmul(v: Arrays, p: Params) -> Step:
-    return kernels.bind_matmul(v["a"], v["b"], zp_a=p["zp_a"], zp_b=p["zp_b"], **_scaled_out(p), out=v["out"])
+    a, b, zeros = v["a"], v["b"], {"zp_a": p["zp_a"], "zp_b": p["zp_b"]}
+    if v["out"].dtype == np.float32:
+        dtype = np.int32 if a.itemsize == 1 else np.int64
+        return kernels.bind_float_result(
+            lambda y: kernels.bind_matmul(a, b, **zeros, out=y), dtype, _scale(p), v["out"]
+        )
+    return kernels.bind_matmul(a, b, **zeros, **_scaled_out(p), out=v["out"])
 
 
 def _sum(bind: Callable[..., Step], v: Arrays, p: Params) -> Step:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import DenseArrayBase, IntegerType, i32
+from xdsl.dialects.builtin import DenseArrayBase, Float32Type, IntegerType, i32
 from xdsl.irdl import opt_prop_def, prop_def
 from xdsl.utils.exceptions import VerifyException
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_ratio",
     "grid",
     "multipliers",
+    "opt_float_type",
     "opt_multipliers",
     "opt_shifts",
     "per_tensor",
@@ -62,6 +63,11 @@ def multipliers() -> Any:
 def shifts() -> Any:
     """One i8 right shift per channel, or one for all, as a property."""
     return prop_def(DenseArrayBase.constr(i8))
+
+
+def opt_float_type() -> Any:
+    """The element type of a float result, as a property that may be absent."""
+    return opt_prop_def(Float32Type)
 
 
 def opt_multipliers() -> Any:

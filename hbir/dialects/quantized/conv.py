@@ -5,7 +5,9 @@
     with a residual r:
     y    = clamp(rescale(rescale(acc, m[c], s[c]) + rescale(r - zp_r, m_r, s_r), m_y, s_y) + zp_y, low, high)
 
-Without `multiplier` the accumulator itself is the result, and the element type has the scale of each channel.
+Without `multiplier` the accumulator itself is the result, and the element type has the scale of each channel. With
+`float_type` it leaves the tensor engine as a float: acc * scale[c], computed in float64 and rounded once. No integer tensor
+lies in between, so that int48 accumulators can leave as well.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects.builtin import FloatAttr, TensorType, f64
+from xdsl.dialects.builtin import Float32Type, FloatAttr, TensorType, f64
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     irdl_op_definition,
@@ -36,12 +38,11 @@ from hbir.dialects.quantized.common import (
     check_limits,
     check_ratio,
     grid,
-    multipliers,
+    opt_float_type,
     opt_multipliers,
     opt_shifts,
     per_tensor,
     scalar,
-    shifts,
 )
 
 __all__ = ["Conv2dOp", "MatmulOp", "folded_bias"]
@@ -59,7 +60,8 @@ def folded_bias(weight: Array, bias: Array | None, zero_point: int) -> Array:
 class Conv2dOp(QuantizedOperation):
     """2-D integer convolution (NHWC, weights (Cout, KH, KW, Cin/groups)) with rescale, clamp and optional residual add.
 
-    `common_scale` is the scale of the sum when there is a residual. pad = (top, left, bottom, right).
+    `common_scale` is the scale of the sum when there is a residual. pad = (top, left, bottom, right). With `float_type` the
+    result is `accumulator * scale` as float32, and `grid` says the scales of the accumulator.
     """
 
     name = "quantized.conv2d"
@@ -94,6 +96,8 @@ class Conv2dOp(QuantizedOperation):
     """Rescales the sum with the residual to `grid`."""
     output_shift = opt_shifts()
     """Right shift that goes with `output_multiplier`."""
+    float_type = opt_float_type()
+    """Element type of a result that the tensor engine makes of the accumulator itself; absent for an integer result."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -121,6 +125,7 @@ class Conv2dOp(QuantizedOperation):
         output_multiplier: npt.NDArray[np.int32] | None,
         output_shift: npt.NDArray[np.int8] | None,
         grid: UniformQuantizedType,
+        float_type: Float32Type | None = None,
     ) -> Tensor:
         shape = conv_shape(shape_of(x), shape_of(w), stride, pad, dilation, groups)
         xe, we = per_tensor(x, "input"), quantized_element(w)
@@ -136,7 +141,9 @@ class Conv2dOp(QuantizedOperation):
         check_limits(low, high, grid)
         if multiplier is None or shift is None:
             _check_raw(grid, products, residual)
-            return tensor(shape, grid)
+            _check_float(float_type, low, high, grid)
+            return tensor(shape, float_type or grid)
+        _no_multiplier(float_type)
         result = tensor(shape, grid)
         per_tensor(result, "result")
         if residual is None:
@@ -160,7 +167,7 @@ class Conv2dOp(QuantizedOperation):
         weight, bias = constants[1], constants[2]
         if weight is None or (bias is None and self.bias is not None):
             return super().binder(constants)
-        from hbir.kernels import bind_conv2d, pack_weight
+        from hbir.kernels import bind_conv2d, bind_float_result, pack_weight
 
         values, input_bits = self.values, quantized_element(self.input.type).bits
         packed = pack_weight(weight, groups=values["groups"])
@@ -170,6 +177,11 @@ class Conv2dOp(QuantizedOperation):
                   (values["multiplier"], values["shift"])]  # fmt: skip
 
         def bind(x: Array, w: Array, bias: Array | None, residual: Array | None, *, out: Array) -> Run:
+            if values["float_type"] is not None:
+                return bind_float_result(
+                    lambda sums: bind_conv2d(x, packed, folded, None, None, **options, out=sums),
+                    *(folded.dtype, values["grid"].scale_array, out),
+                )
             return bind_conv2d(x, packed, folded, *scales, residual=residual, **options, out=out)
 
         return bind
@@ -185,16 +197,22 @@ class Conv2dOp(QuantizedOperation):
         out: Array,
         **values: Any,
     ) -> Run:
-        from hbir.kernels import conv2d, pack_weight
+        from hbir.kernels import bind_float_result, conv2d, pack_weight
 
         options = _kernel_options(values, zero_points, w.shape)
 
-        def run() -> None:
-            # The weights are computed, so that every run packs them again.
-            packed, total = pack_weight(w, groups=values["groups"]), folded_bias(w, bias, zero_points[0])
-            conv2d(x, packed, total, values["multiplier"], values["shift"], residual=residual, **options, out=out)
+        def into(y: Array) -> Run:
+            def run() -> None:
+                # The weights are computed, so that every run packs them again.
+                packed, total = pack_weight(w, groups=values["groups"]), folded_bias(w, bias, zero_points[0])
+                conv2d(x, packed, total, values["multiplier"], values["shift"], residual=residual, **options, out=y)
 
-        return run
+            return run
+
+        if values["float_type"] is None:
+            return into(out)
+        sums = np.dtype(np.int32 if x.itemsize == 1 else np.int64)
+        return bind_float_result(into, sums, values["grid"].scale_array, out)
 
 
 def _kernel_options(values: dict[str, Any], zero_points: Sequence[int], weight_shape: Sequence[int]) -> dict[str, Any]:
@@ -235,20 +253,42 @@ def _check_raw(grid: UniformQuantizedType, products: npt.NDArray[np.float64], re
         raise VerifyException("the accumulator's scale is the product of input and weight scale, its zero point 0")
 
 
+def _check_float(
+    float_type: Float32Type | None, low: int, high: int, grid: UniformQuantizedType, *, raw: bool = True
+) -> None:
+    """Of a result without a multiplier; `raw`: it may be the integer accumulator as well."""
+    if float_type is None and not raw:
+        raise VerifyException("without a multiplier the result is a float, and float_type says so")
+    if float_type is not None and (low, high) != grid.limits:
+        raise VerifyException(f"a float result is not clamped: low and high are {grid.limits}")
+
+
+def _no_multiplier(float_type: Float32Type | None) -> None:
+    if float_type is not None:
+        raise VerifyException("a float result is the accumulator times its scale: it has no multiplier")
+
+
 @irdl_op_definition
 class MatmulOp(QuantizedOperation):
-    """Matrix product of two quantised tensors (numpy's batch rules), rescaled to `grid`."""
+    """Matrix product of two quantised tensors (numpy's batch rules), rescaled to `grid`.
+
+    With `float_type` the result is `sum * scale` as float32, and `grid` says the scale of the sum.
+    """
 
     name = "quantized.matmul"
 
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
-    multiplier = multipliers()
-    shift = shifts()
+    multiplier = opt_multipliers()
+    """Rescales the sum; absent when the result is a float."""
+    shift = opt_shifts()
+    """Right shift that goes with `multiplier`."""
     low = integer()
     """Smallest result, in storage units."""
     high = integer()
     """Largest result, in storage units."""
+    float_type = opt_float_type()
+    """Element type of a result that the tensor engine makes of the sum itself; absent for an integer result."""
     grid = grid()
     output = result_def(TensorType)
 
@@ -259,11 +299,12 @@ class MatmulOp(QuantizedOperation):
         a: Tensor,
         b: Tensor,
         *,
-        multiplier: npt.NDArray[np.int32],
-        shift: npt.NDArray[np.int8],
+        multiplier: npt.NDArray[np.int32] | None,
+        shift: npt.NDArray[np.int8] | None,
         low: int,
         high: int,
         grid: UniformQuantizedType,
+        float_type: Float32Type | None = None,
     ) -> Tensor:
         from hbir.dialects.hbir.conv import MatmulOp as FloatMatmul
 
@@ -272,8 +313,13 @@ class MatmulOp(QuantizedOperation):
         if left.bits not in (8, 16) or right.bits not in (8, 16):
             raise VerifyException(f"there is no product of int{left.bits} and int{right.bits} matrices")
         product = np.float64(left.scale) * right.scale
-        check_ratio(multiplier, shift, product / grid.scale, "rescale")
         check_limits(low, high, grid)
+        if multiplier is None or shift is None:
+            _check_raw(grid, np.atleast_1d(product), None)
+            _check_float(float_type, low, high, grid, raw=False)
+            return tensor(shape, float_type or grid)
+        _no_multiplier(float_type)
+        check_ratio(multiplier, shift, product / grid.scale, "rescale")
         return tensor(shape, grid)
 
     @staticmethod
@@ -281,25 +327,20 @@ class MatmulOp(QuantizedOperation):
         a: Array,
         b: Array,
         *,
-        multiplier: npt.NDArray[np.int32],
-        shift: npt.NDArray[np.int8],
+        multiplier: npt.NDArray[np.int32] | None,
+        shift: npt.NDArray[np.int8] | None,
         low: int,
         high: int,
         grid: UniformQuantizedType,
+        float_type: Float32Type | None,
         zero_points: Sequence[int],
         out: Array,
     ) -> Run:
-        from hbir.kernels import bind_matmul
+        from hbir.kernels import bind_float_result, bind_matmul
 
-        return bind_matmul(
-            a,
-            b,
-            zp_a=zero_points[0],
-            zp_b=zero_points[1],
-            multiplier=scalar(multiplier),
-            shift=scalar(shift),
-            zp_out=grid.zero_point,
-            lo=low,
-            hi=high,
-            out=out,
-        )
+        zeros = {"zp_a": zero_points[0], "zp_b": zero_points[1]}
+        if multiplier is None or shift is None:
+            sums = np.dtype(np.int32 if max(a.itemsize, b.itemsize) == 1 else np.int64)
+            return bind_float_result(lambda y: bind_matmul(a, b, **zeros, out=y), sums, grid.scale_array, out)
+        scales = {"multiplier": scalar(multiplier), "shift": scalar(shift), "zp_out": grid.zero_point}
+        return bind_matmul(a, b, **zeros, **scales, lo=low, hi=high, out=out)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hbir.dialects import quantized as q
-from hbir.dialects.base import HbOperation
+from hbir.dialects.base import Array, HbOperation
 from hbir.testing.oracles.tosa_graph import Graph, Tensor
-from hbir.testing.oracles.tosa_lowering import Handler, Lowering, check_sum, furthest, inexact, kind_of, operand_shape
+from hbir.testing.oracles.tosa_lowering import (
+    Handler,
+    Lowering,
+    Outside,
+    check_sum,
+    furthest,
+    inexact,
+    kind_of,
+    operand_shape,
+)
 from hbir.testing.oracles.tosa_movements import broadcast
 from hbir.testing.oracles.tosa_rescale import WHOLE, clamped, finished, requantized
 from hbir.testing.oracles.tosa_tables import known_operand
@@ -46,9 +56,22 @@ def _accumulated(low: Lowering, op: q.Conv2dOp) -> list[Tensor]:
     return accumulators(graph, x, weight, bias, pad=pad, zp_in=zero if x.dtype == "INT8" else 0, **window)
 
 
-def _conv2d(low: Lowering, op: q.Conv2dOp) -> Tensor:
+def _real(parts: list[Tensor], op: q.Conv2dOp | q.MatmulOp) -> Outside:
+    """The floats of sums, which come in parts along the last axis: computed from what the graph gives for these."""
+    scale, shape = op.grid.scale_array.astype(np.float64), operand_shape(op.output.type)
+
+    def compute(results: Sequence[Array]) -> Array:
+        sums = np.concatenate([result.reshape(*shape[:-1], -1) for result in results], axis=-1)
+        return (sums * scale).astype(np.float32)
+
+    return Outside(tuple(parts), compute)
+
+
+def _conv2d(low: Lowering, op: q.Conv2dOp) -> Tensor | Outside:
     graph, values, grid = low.graph, op.values, op.values["grid"]
     parts, shape = _accumulated(low, op), operand_shape(op.output.type)
+    if op.float_type is not None:
+        return _real(parts, op)
     if values["multiplier"] is None:
         whole = parts[0] if len(parts) == 1 else graph.concat(parts, 3)
         return clamped(graph, whole, values["low"], values["high"])
@@ -101,7 +124,7 @@ def _side_by_side(graph: Graph, a: Tensor, b: Tensor, za: int, zb: int) -> tuple
     return graph.concat(left, len(a.shape) - 1), graph.concat(right, len(b.shape) - 2)
 
 
-def _matmul(low: Lowering, op: q.MatmulOp) -> Tensor:
+def _matmul(low: Lowering, op: q.MatmulOp) -> Tensor | Outside:
     graph, shape = low.graph, operand_shape(op.output.type)
     sides = [(low.tensor(op, x), zero) for x, zero in zip((op.lhs, op.rhs), op.zero_points, strict=True)]
     kind = "INT32" if all(x.dtype == "INT8" for x, _ in sides) else "INT48"
@@ -110,7 +133,10 @@ def _matmul(low: Lowering, op: q.MatmulOp) -> Tensor:
     batch = shape[:-2]
     count = int(np.prod(batch, dtype=np.int64))
     flat = [graph.reshape(broadcast(graph, x, (*batch, *x.shape[-2:])), (count, *x.shape[-2:])) for x in (a, b)]
-    product = finished(low, op, graph.matmul(flat[0], flat[1], **zeros))
+    sums = graph.matmul(flat[0], flat[1], **zeros)
+    if op.float_type is not None:
+        return _real([sums], op)
+    product = finished(low, op, sums)
     return graph.reshape(product, shape)
 
 

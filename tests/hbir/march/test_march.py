@@ -29,13 +29,35 @@ def test_published_facts() -> None:
         "nash-m": ("J6M", 1, 0, 32),
         "nash-p": ("J6P", 4, l2m, 64),
         "nash-h": ("J6H", 3, l2m, 64),
+        "bayes": ("J5", 2, 0, 32),
     }
+    assert [name for name in MARCHES if load_march(name).has_float_results] == ["nash-p", "nash-h"]
+
+
+def test_published_limits_of_bayes() -> None:
+    march = load_march("bayes")
+    assert (march.conv_weight_types, march.matmul_types) == (("int8",), ("int8",))
+    assert march.conv_output_types == ("int8", "int16", "int32") and march.vector_types == ("int8", "int16")
+    assert (march.int16_accumulator_bits, march.max_kernel_elements, march.max_dilated_stride) == (32, 65_534, 1)
+    # What decides over the cycles of a report is not published, and says so.
+    known = {row.key: row.confidence for row in sources("bayes")}
+    assert known["cores"] == known["int16_accumulator_bits"] == "vendor-doc"
+    assert known["ddr_bytes_per_second"] == known["l1m_bytes"] == known["vector_int8_elements_per_cycle"] == "invented"
+    assert "measured" not in known.values()
 
 
 def test_values_round_trip() -> None:
     for name in MARCHES:
         march = load_march(name)
         assert march_from_values(march_values(march)) == march
+
+
+def test_binaries_written_before_a_number_was_told_apart_mean_what_it_was() -> None:
+    added = ("conv_weight_types", "matmul_types", "int16_accumulator_bits", "max_dilated_stride", "max_kernel_elements")
+    for name in MARCHES:
+        march = load_march(name)
+        older = {key: value for key, value in march_values(march).items() if key not in added}
+        assert (march_from_values(older) == march) == (name != "bayes")
 
 
 def test_a_users_file_states_only_what_differs(tmp_path: Path) -> None:
@@ -60,6 +82,9 @@ def test_a_users_file_states_only_what_differs(tmp_path: Path) -> None:
         ('base = "nash-e"\n' + ENTRY.format("48").replace("cores", "tae_width"), "HB0507", "power of two"),
         ('base = "nash-e"\n' + ENTRY.format("64").replace("cores", "l2m_bytes"), "HB0507", "l2m_bytes_per_second"),
         ('base = "nash-e"\n' + ENTRY.format('["int4"]').replace("cores", "vector_types"), "HB0507", "int4"),
+        ('base = "nash-e"\n' + ENTRY.format('["int4"]').replace("cores", "matmul_types"), "HB0507", "matmul_types"),
+        ('base = "nash-e"\n' + ENTRY.format('["int4"]').replace("cores", "conv_weight_types"), "HB0507", "int4"),
+        ('base = "nash-e"\n' + ENTRY.format("40").replace("cores", "int16_accumulator_bits"), "HB0507", "32 nor 48"),
         ('base = "nash-e"\n' + ENTRY.format("inf").replace("cores", "clock_hz"), "HB0507", "clock_hz"),
         # Hostile ones: each of these once ended in an exception of Python's own.
         ("x = " + "[" * 5000, "HB0503", "TOML"),

@@ -61,7 +61,8 @@ CASES = {
         ("residual_shift", "output_shift"),
     ),
     "MATMUL": Case(
-        "MATMUL", {"a": "i8 2x1x3x4", "b": "i8 5x4x6", "out": "i8 2x5x3x6"}, {**OUT, "zp_a": 0, "zp_b": 0},
+        "MATMUL", {"a": "i8 2x1x3x4", "b": "i8 5x4x6", "out": "i8 2x5x3x6"},
+        {**OUT, "zp_a": 0, "zp_b": 0, "scale": 0},
         {"zp_a": "a", "zp_b": "b", "zp_out": "out"}, ("shift",),
     ),
     "ADD": Case(
@@ -131,6 +132,7 @@ CASES = {
 
 Change = Mapping[str, str | int | None]
 RAW: Change = {"multiplier": None, "shift": None, "residual": None}
+FLOAT: Change = {"multiplier": "f32 6", "shift": None, "residual": None, "out": "f32 2x4x5x6"}
 
 ALLOWED: list[tuple[str, Change]] = [
     *((name, {}) for name in CASES),
@@ -140,7 +142,10 @@ ALLOWED: list[tuple[str, Change]] = [
     ("CONV", {**RAW, "out": "i64 2x4x5x6"}),
     ("CONV", {"x": "i16 2x9x13x4", "bias": "i64 6", "partial": "i64 2x4x5x6"}),
     ("CONV", {"weight": "i16 384", "weight_bits": 16}),
+    ("CONV", {**FLOAT, "low": 1, "high": 0}),
+    ("CONV", {**FLOAT, "partial": None, "x": "i16 2x9x13x4", "bias": "i64 6"}),
     ("MATMUL", {"a": "i8 3x4", "b": "i8 4x6", "out": "i8 3x6"}),
+    ("MATMUL", {"out": "f32 2x5x3x6", "scale": 0x3F800000, "shift": 0}),
     ("ADD", {"a": "i8", "b": "i16", "out": "i16"}),
     ("CLAMP", {"low": 1, "high": 1}),
     ("TABLE8", {"table": "i8 256", "out": "i8 2x3"}),
@@ -181,6 +186,14 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("CONV", {**RAW, "out": "i32 2x4x5x6", "residual": "i8 2x4x5x6"}, "takes no residual"),
     ("CONV", RAW, "a raw accumulator is i32 or i64"),
     ("CONV", {**RAW, "out": "i32 2x4x5x6", "pad_value": 128}, "pad_value = 128 is not a value of i8"),
+    ("CONV", {**FLOAT, "out": "i8 2x4x5x6"}, "a float result and a float 'multiplier' come together"),
+    ("CONV", {"out": "f32 2x4x5x6"}, "a float result and a float 'multiplier' come together"),
+    ("CONV", {**RAW, "out": "f32 2x4x5x6"}, "a float result and a float 'multiplier' come together"),
+    ("CONV", {**FLOAT, "shift": "i8 6"}, "takes neither 'shift' nor 'residual'"),
+    ("CONV", {**FLOAT, "residual": "i8 2x4x5x6"}, "takes neither 'shift' nor 'residual'"),
+    ("CONV", {**FLOAT, "multiplier": "f32 1"}, "'multiplier' has shape (1,), there are 6"),
+    ("MATMUL", {"out": "f32 2x5x3x6"}, "a float result has a scale"),
+    ("MATMUL", {"scale": 1}, "an integer one has none"),
     ("CONV", {"residual": "i8 2x4x6x5"}, "'residual' has shape (2, 4, 6, 5), 'out' has"),
     ("MATMUL", {"a": "i8 4", "out": "i8 5x6"}, "do not multiply"),
     ("MATMUL", {"b": "i8 4", "out": "i8 2x1x3"}, "do not multiply"),
