@@ -12,6 +12,7 @@ __all__ = [
     "IrError",
     "PassError",
     "SimulationError",
+    "TrainingError",
 ]
 
 
@@ -87,3 +88,9 @@ class ConfigError(HbError):
     """HB08xx: command-line options, configuration files, output folders."""
 
     family = 800
+
+
+class TrainingError(HbError):
+    """HB09xx: a PyTorch model that cannot be prepared, calibrated, trained or exported as asked."""
+
+    family = 900

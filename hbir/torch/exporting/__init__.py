@@ -1,0 +1,1 @@
+"""From traced calls to a module of the dialects hbir and qat."""

@@ -1,0 +1,180 @@
+"""From a prepared model to a module, with the pytrees of its inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+from xdsl.dialects.builtin import DenseArrayBase, StringAttr, i64
+
+from hbir.arguments import shown
+from hbir.errors import TrainingError
+from hbir.module import Function, Module
+from hbir.torch.exporting.build import build_module, leaves_region
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
+from hbir.torch.tracing.calls import Call
+from hbir.torch.tracing.scopes import PREPARED
+
+__all__ = ["export", "get_hbir_input_flattener", "get_hbir_output_unflattener"]
+
+INPUTS, OUTPUTS, ORDER = "hbir.inputs", "hbir.outputs", "hbir.input_leaves"
+
+
+def export(
+    model: torch.nn.Module,
+    example_inputs: Any,
+    *,
+    name: str = "forward",
+    input_names: Any = None,
+    output_names: Any = None,
+    input_descs: Any = None,
+    output_descs: Any = None,
+) -> Module:
+    """The module of a prepared model: float operations and `qat.fake_quant`, which `convert` turns into integers.
+
+    The model must be in evaluation mode and in the state VALIDATION. Inputs are what enters the QuantStubs, outputs what leaves
+    the DeQuantStubs and the integers that leave without one. Names and descriptions follow the pytrees of the model's inputs
+    and outputs, or are lists of as many texts; by default inputs are `_input_0` and so on. The module remembers the pytrees
+    (`get_hbir_input_flattener`). Raises TrainingError HB0922 for a model in a wrong state, HB0920 for what has no form,
+    HB0921 for names that do not fit.
+    """
+    _check_state(model)
+    found = trace(model, as_arguments(example_inputs))
+    calls = live(found.calls)
+    entering = [call for call in calls if call.kind == "quant" and not call.arguments]
+    leaving = _in_order(found, [call for call in calls if leaves_region(call)])
+    module = build_module(
+        name,
+        calls,
+        _texts(input_names, len(entering), "input"),
+        _texts(output_names, len(leaving), "output"),
+        leaving,
+    )
+    function = module[0]
+    for given, arguments, kind in (
+        (input_descs, function.flatten_inputs, "input"),
+        (output_descs, function.flatten_outputs, "output"),
+    ):
+        if given is not None:
+            for argument, text in zip(arguments, _listed(given, len(arguments), f"{kind}_descs"), strict=True):
+                argument.desc = text
+    _remember(function, found, entering, leaving)
+    return module
+
+
+def _in_order(found: Trace, leaving: Sequence[Call]) -> list[Call]:
+    """What leaves the region in the order of the model's outputs; what the model goes on with comes behind."""
+    returned = [call for leaf in found.results if (call := found.left_at(leaf)) in leaving]
+    first = list(dict.fromkeys(call for call in returned if call is not None))
+    return [*first, *(call for call in leaving if call not in first)]
+
+
+def _check_state(model: torch.nn.Module) -> None:
+    if PREPARED not in getattr(model, "__dict__", {}):
+        what = f"{shown(type(model).__name__)} is no prepared model"
+        raise TrainingError(22, what, why="a float model has no scales", lever="export what `prepare` returned")
+    states = {fake.state for fake in model.modules() if isinstance(fake, FakeQuantize)}
+    if model.training or states != {FakeQuantState.VALIDATION}:
+        raise TrainingError(
+            22,
+            "the model is in training mode" if model.training else f"the model's state is {_shown(states)}",
+            why="the module would not compute what was validated",
+            lever="call model.eval(), then set_fake_quantize(model, FakeQuantState.VALIDATION), and export then",
+        )
+
+
+def _shown(states: set[FakeQuantState]) -> str:
+    return " and ".join(sorted(state.name for state in states)) or "that of a model without fake quantisation"
+
+
+def _listed(given: Any, count: int, what: str) -> list[str]:
+    leaves = [given] if isinstance(given, str) else pytree.tree_leaves(given)
+    if len(leaves) != count or not all(isinstance(leaf, str) and leaf for leaf in leaves):
+        lever = f"give {count} texts, in a list or in the form of the model's own {what.partition('_')[0]}s"
+        raise TrainingError(21, f"{what} is {given!r}", why=f"there are {count}", lever=lever)
+    return leaves
+
+
+def _texts(given: Any, count: int, kind: str) -> list[str]:
+    if given is None:
+        return [f"_{kind}_{number}" for number in range(count)]
+    names = _listed(given, count, f"{kind}_names")
+    if len(set(names)) != len(names):
+        raise TrainingError(21, f"{kind}_names is {given!r}", why="a name appears twice", lever="give different names")
+    return names
+
+
+def _remember(function: Function, found: Trace, entering: Sequence[Call], leaving: Sequence[Call]) -> None:
+    """Keep the pytrees, where the inputs and outputs of the model are those of the function."""
+    attributes = function.op.attributes
+    places = [found.place_of(call.value) for call in entering]
+    if all(place is not None for place in places):
+        attributes[INPUTS] = StringAttr(pytree.treespec_dumps(found.inputs))
+        attributes[ORDER] = DenseArrayBase.from_list(i64, [place for place in places if place is not None])
+    results = [found.left_at(leaf) for leaf in found.results]
+    order = [leaving.index(call) for call in results if call in leaving]
+    if len(order) == len(results):
+        attributes[OUTPUTS] = StringAttr(pytree.treespec_dumps(found.outputs))
+        attributes[f"{OUTPUTS}_order"] = DenseArrayBase.from_list(i64, order)
+
+
+def _function(module: Module | Function) -> Function:
+    return module[0] if isinstance(module, Module) else module
+
+
+def _pytree(function: Function, key: str, what: str) -> Any:
+    found = function.op.attributes.get(key)
+    if not isinstance(found, StringAttr):
+        raise TrainingError(
+            23,
+            f"the module does not know the form of its model's {what}",
+            why=f"the model computes something between its {what} and its stubs, or the module is no export of a model",
+            lever="do that outside, and feed the module's arguments by name",
+        )
+    return pytree.treespec_loads(found.data)
+
+
+def _integers(function: Function, key: str) -> list[int]:
+    return [int(number) for number in cast(Any, function.op.attributes[key]).get_values()]
+
+
+def get_hbir_input_flattener(module: Module | Function) -> Callable[..., tuple[Any, ...]]:
+    """The function that makes of the model's arguments the module's inputs, in their order: `module[0](*flattener(x))`.
+
+    Raises TrainingError HB0923 for a module that does not know; the function raises HB0924 for arguments of another form.
+    """
+    function = _function(module)
+    spec = _pytree(function, INPUTS, "inputs")
+    order = _integers(function, ORDER)
+
+    def flatten(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        leaves, given = pytree.tree_flatten((args, kwargs))
+        if given != spec and len(args) == 1 and isinstance(args[0], tuple):
+            leaves, given = pytree.tree_flatten((args[0], kwargs))
+        if given != spec:
+            lever = "give what the model's forward takes"
+            raise TrainingError(24, f"the arguments have the form {given}", why=f"the model takes {spec}", lever=lever)
+        return tuple(leaves[number] for number in order)
+
+    return flatten
+
+
+def get_hbir_output_unflattener(module: Module | Function) -> Callable[[Sequence[Any]], Any]:
+    """The function that gives the module's results, as torch tensors, the form of the model's.
+
+    Raises TrainingError HB0923 for a module that does not know.
+    """
+    function = _function(module)
+    spec = _pytree(function, OUTPUTS, "outputs")
+    order = _integers(function, f"{OUTPUTS}_order")
+
+    def unflatten(results: Sequence[Any] | Mapping[str, Any]) -> Any:
+        flat = list(results.values()) if isinstance(results, Mapping) else list(results)
+        tensors = [each if isinstance(each, torch.Tensor) else torch.as_tensor(np.asarray(each)) for each in flat]
+        return pytree.tree_unflatten([tensors[number] for number in order], spec)
+
+    return unflatten

@@ -1,0 +1,1 @@
+"""`prepare`: traces a model, fuses, and places fake quantisation."""

@@ -1,0 +1,171 @@
+"""What rules wish for each place, and the fake quants that come of it.
+
+A dtype belongs to the edge between two operations. A value is made in one dtype; a reader that wishes for less gets a grid of
+its own at its input, and one that wishes for more raises the maker's. Where all readers wish, the maker obeys them.
+Groups of fused operations have one output: what is said of the output of a layer is done behind its activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hbir.errors import TrainingError
+from hbir.torch.dtype import QuantDType, qint8
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize
+from hbir.torch.fake_quant.notices import TrainingWarning
+from hbir.torch.qconfig.choices import Choice
+from hbir.torch.qconfig.qconfig import QConfig, activation_factory, dtype_of, made_by, weight_factory
+from hbir.torch.tracing.places import Key, Place
+
+__all__ = ["Plan", "Wish"]
+
+
+@dataclass
+class Wish:
+    """What a rule wishes for one place."""
+
+    qconfig: QConfig | None
+    """Its factories; None for a place that is not quantised."""
+    output: QuantDType | None = None
+    """None: the accumulator."""
+    weight: QuantDType = qint8
+    inputs: dict[int, QuantDType] = field(default_factory=dict[int, QuantDType])
+    scale: float | None = None
+    """A given scale of the output."""
+    input_scales: dict[int, float] = field(default_factory=dict[int, float])
+    named: bool = False
+    """The output's dtype was said of this very place: readers do not change it, nor is it left out where it leaves."""
+    frozen: bool = False
+    """Later templates have no say."""
+    reasons: list[str] = field(default_factory=list[str])
+
+
+class Plan:
+    """The places of a model, how they are linked, and the wishes for those that no rule before has chosen."""
+
+    def __init__(self, places: Sequence[Place], chosen: Mapping[Key, Choice]) -> None:
+        self.places, self.chosen = {place.key: place for place in places}, chosen
+        self.readers: dict[Key, list[tuple[Place, int]]] = {}
+        for place in places:
+            for number, key in enumerate(place.operands):
+                if key is not None:
+                    self.readers.setdefault(key, []).append((place, number))
+        self.groups: dict[Key, list[Place]] = {}
+        """The places of each group by its end, in order; most have one."""
+        for place in places:
+            self.groups.setdefault(self.end(place), []).append(place)
+        self.wishes: dict[Key, Wish] = {}
+        self.statistics: set[Key] = set()
+        """Places that get sixteen bits unless eight are asked of them by their own name."""
+
+    def keeps_wide(self, place: Place, name: str) -> bool:
+        """Whether eight bits, asked of everything that `name` means, leave a place at sixteen."""
+        path, number = place.key
+        own = name == place.name and (name != path or (path, number + 1) not in self.places)
+        return place.key in self.statistics and not own
+
+    def end(self, place: Place) -> Key:
+        """The place whose grid holds what a place gives: the end of the group that it is fused in."""
+        seen = {place.key}
+        while place.inner:
+            reader = next((reader for reader, _ in self.readers.get(place.key, ()) if reader.key not in seen), None)
+            if reader is None:
+                break
+            place = reader
+            seen.add(place.key)
+        return place.key
+
+    def wish(self, place: Place, qconfig: QConfig | None, reason: str) -> Wish | None:
+        """Begin with the dtypes of a QConfig; None where a rule before has chosen."""
+        if place.key in self.chosen:
+            return None
+        made = Wish(qconfig, reasons=[reason])
+        if qconfig is not None:
+            made.output = dtype_of(qconfig.activation)
+            made.weight = dtype_of(qconfig.weight) or qint8
+            inputs = dtype_of(qconfig.input)
+            made.inputs = {} if inputs is None else dict.fromkeys(range(len(place.operands)), inputs)
+        self.wishes[place.key] = made
+        return made
+
+    def choices(self) -> dict[Key, Choice]:
+        """A choice for each wish."""
+        outputs = {key: self._output(key) for key in self.wishes}
+        return {key: self._choice(key, wish, outputs) for key, wish in self.wishes.items()}
+
+    def _output(self, key: Key) -> QuantDType | None:
+        """The dtype in which a value is made; None where it is not rounded."""
+        place, wish = self.places[key], self.wishes[key]
+        if place.inner or wish.qconfig is None:
+            return None
+        if place.leaves and (not wish.named or wish.output is None) and wish.scale is None:
+            wish.reasons.append("the value only leaves: the layer hands out its accumulator")
+            return None
+        output = wish.output
+        if output is None:
+            output = qint8
+            wish.reasons.append("there is no accumulator to hand out: others read the value, or it is no layer's")
+        if wish.named or place.scale is not None:
+            return output
+        wanted = [self.wishes[reader.key].inputs.get(number) for reader, number in self.readers.get(key, ())
+                  if reader.key in self.wishes]  # fmt: skip
+        known = [dtype for dtype in wanted if dtype is not None]
+        if not known:
+            return output
+        # With readers that take what comes, the value keeps its own dtype, or more.
+        floor = [] if len(known) == len(self.readers[key]) else [output]
+        final = max([*known, *floor], key=lambda dtype: dtype.bits)
+        if final != output:
+            wish.reasons.append(f"what reads it asks for {final}")
+        return final
+
+    def _choice(self, key: Key, wish: Wish, outputs: Mapping[Key, QuantDType | None]) -> Choice:
+        place, qconfig = self.places[key], wish.qconfig
+        if qconfig is None:
+            return Choice(reasons=tuple(wish.reasons), quantized=False)
+        weight = None
+        if place.is_layer:
+            factory = qconfig.weight or weight_factory(wish.weight)
+            weight = made_by(factory, dtype=wish.weight, axis=place.axis, channels=place.channels)
+        activation, output = None, outputs[key]
+        if place.scale is not None:
+            activation = FakeQuantize(None, output or qint8, scale=place.scale)
+            wish.reasons.append("the stub was given its scale")
+        elif output is not None and wish.scale is not None:
+            activation = FakeQuantize(None, output, scale=wish.scale)
+        elif output is not None:
+            activation = made_by(qconfig.activation or activation_factory(output), dtype=output)
+        if place.inner:
+            wish.reasons.append(f"fused with what follows: '{self.places[self.end(place)].name}' holds the output")
+        inputs = self._inputs(place, wish, qconfig, outputs)
+        return Choice(activation, weight, inputs, tuple(wish.reasons))
+
+    def _inputs(
+        self, place: Place, wish: Wish, qconfig: QConfig, outputs: Mapping[Key, QuantDType | None]
+    ) -> dict[int, FakeQuantize]:
+        found: dict[int, FakeQuantize] = {}
+        for number, key in enumerate(place.operands):
+            if key is None or self.places[key].inner:
+                continue
+            made = outputs[key] if key in outputs else _made(self.chosen.get(key))
+            wanted, scale = wish.inputs.get(number), wish.input_scales.get(number)
+            if scale is not None:
+                found[number] = FakeQuantize(None, wanted or made or qint8, scale=scale)
+            elif wanted is not None and made is not None and wanted.bits < made.bits:
+                factory: Any = qconfig.input or qconfig.activation or activation_factory(wanted)
+                found[number] = made_by(factory, dtype=wanted)
+                wish.reasons.append(f"input {number} is made in {made} and read in {wanted}")
+        return found
+
+
+def _made(choice: Choice | None) -> QuantDType | None:
+    return None if choice is None or choice.activation is None else choice.activation.dtype
+
+
+def warn(what: str, why: str, lever: str) -> None:
+    """Warn of settings that have no effect (HB0942)."""
+    import warnings
+
+    warnings.warn(TrainingWarning(TrainingError(42, what, why=why, lever=lever)), stacklevel=3)

@@ -1,0 +1,1 @@
+"""What runs between the stubs of a model, call by call."""
