@@ -13,6 +13,7 @@ from tools.diff_text import weight_text
 if TYPE_CHECKING:
     from backends.nash.hbm.diff import HbmDiff, HbmModelDiff
     from backends.nash.hbm.instruction_diff import SameRun
+    from backends.nash.hbm.weight_diff import WeightChange
 
 __all__ = ["binary_page"]
 
@@ -35,17 +36,7 @@ def _model_parts(model: HbmModelDiff, several: bool) -> Iterator[PagePart]:
     groups = [PageGroup("", [facts])] if model.description else []
     yield PagePart(f"{prefix}Description", {"changed": len(model.description)}, groups)
     yield _changes(f"{prefix}Layers", model.layers)
-    weights = [
-        Change(
-            *("", w.layer, w.operand, w.operand),
-            (
-                Difference(
-                    "bytes", str(w.before_bytes), str(w.after_bytes), weight_text(w.differing, w.after_bytes, w.largest)
-                ),
-            ),
-        )
-        for w in model.weights
-    ]
+    weights = [Change("", w.layer, w.operand, w.operand, (_weight_difference(w),)) for w in model.weights]
     yield _changes(f"{prefix}Constants", weights)
     queues = groupby(model.instructions.rows, lambda row: row.function if isinstance(row, Change) else row.queue)
     groups = [
@@ -54,6 +45,16 @@ def _model_parts(model: HbmModelDiff, several: bool) -> Iterator[PagePart]:
     yield PagePart(f"{prefix}Instructions", count_kinds(model.instructions.changes, model.instructions.same), groups)
     if model.host:
         yield module_part(f"{prefix}Host", model.host)
+
+
+def _weight_difference(change: WeightChange) -> Difference:
+    """The first number that differs, or the numbers of bytes where there is nothing to compare one by one."""
+    if change.first is not None:
+        return Difference(f"number {change.first}", change.before, change.after, weight_text(change))
+    sizes = f"{change.before_bytes} bytes", f"{change.after_bytes} bytes"
+    if sizes[0] == sizes[1]:
+        sizes = f"{sizes[0]} before", f"{sizes[1]} after"
+    return Difference("bytes", *sizes, weight_text(change))
 
 
 def _run(run: SameRun) -> PageFold:

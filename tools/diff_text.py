@@ -12,18 +12,22 @@ from tools.console import print_coloured, print_table
 if TYPE_CHECKING:
     from backends.nash.hbm.diff import HbmDiff, HbmModelDiff
     from backends.nash.hbm.weight_diff import WeightChange
-    from hbir.ir.changes import Change, ModuleDiff
+    from hbir.ir.changes import Change, Difference, ModuleDiff
 
 __all__ = ["binary_json", "module_json", "print_binary", "print_module", "weight_text"]
 
 _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 
 
-def weight_text(differing: int | None, size: int, largest: float | None) -> str:
+def weight_text(change: WeightChange) -> str:
     """How far two constants lie apart."""
-    if differing is None or largest is None:
+    from hbir.ir.apart import distance_text
+
+    if change.differing is None or change.largest is None:
         return "cut into other pieces, or of another type"
-    return f"{differing} of {size} bytes differ, by {largest:.6g} at most"
+    what = "bytes" if change.dtype == "u8" else f"{change.dtype} numbers".lstrip()
+    first = f"; first at {change.first}: {change.before} -> {change.after}"
+    return f"{change.differing} of {change.numbers} {what} differ, by {distance_text(change.largest)} at most{first}"
 
 
 def _lines(change: Change, passes: bool) -> Iterator[tuple[str, str]]:
@@ -33,12 +37,17 @@ def _lines(change: Change, passes: bool) -> Iterator[tuple[str, str]]:
     name = change.after if change.before is None else change.before if change.after is None else kinds
     layer = f" '{change.layer}'" if change.layer else ""
     layer += f" {change.place}" if change.place else ""
-    alone = (change.after_type or change.before_type) if None in (change.before, change.after) else ""
+    alone = "".join(change.shown_types) if None in (change.before, change.after) else ""
     layer += f": {alone}" if alone else ""
     by = f"   by {', '.join(change.passes)}" if passes and change.passes else ""
     yield f"{sign} {name}{layer}{by}", colour
     for each in change.differences:
-        yield f"    {each.what}: {each.before} -> {each.after}" + (f"   {each.note}" if each.note else ""), ""
+        yield f"    {_difference_text(each)}", ""
+
+
+def _difference_text(difference: Difference) -> str:
+    before, after = difference.shown
+    return f"{difference.what}: {before} -> {after}" + (f"   {difference.note}" if difference.note else "")
 
 
 def _print_changes(
@@ -90,13 +99,13 @@ def _print_model(model: HbmModelDiff, whole: bool) -> None:
     facts = len(model.description)
     print_coloured([(f"description: {f'{facts} differences' if facts else 'no difference'}", "bold")])
     if whole:
-        print_coloured((f"~ {each.what}: {each.before} -> {each.after}", "yellow") for each in model.description)
+        print_coloured((f"~ {_difference_text(each)}", "yellow") for each in model.description)
     _print_changes("layers: ", model.layers, None, whole=whole, passes=False, at="")
     weights = len(model.weights)
     print_coloured([(f"constants: {f'{weights} changed' if weights else 'no difference'}", "bold")])
     for each in model.weights if whole else ():
         size = f"{each.before_bytes} -> {each.after_bytes} bytes, " if each.before_bytes != each.after_bytes else ""
-        told = weight_text(each.differing, each.after_bytes, each.largest)
+        told = weight_text(each)
         layer = f" '{each.layer}'" if each.layer else ""
         print_coloured([(f"~ {each.operand}{layer}: {size}{told}", "yellow")])
     instructions = model.instructions
@@ -111,7 +120,15 @@ def module_json(found: ModuleDiff) -> dict[str, Any]:
 
 
 def _changes_json(changes: Iterable[Change]) -> list[dict[str, Any]]:
-    return [{"kind": change.kind, **asdict(change)} for change in changes]
+    return [
+        {"kind": change.kind, **asdict(change), "differences": [_difference_json(each) for each in change.differences]}
+        for change in changes
+    ]
+
+
+def _difference_json(difference: Difference) -> dict[str, str]:
+    """Values in full; what a line would show of them is left out."""
+    return {name: value for name, value in asdict(difference).items() if name != "short"}
 
 
 def _weight_json(change: WeightChange) -> dict[str, Any]:
@@ -125,7 +142,7 @@ def binary_json(found: HbmDiff) -> dict[str, Any]:
     models = [
         {
             "name": model.name,
-            "description": [asdict(each) for each in model.description],
+            "description": [_difference_json(each) for each in model.description],
             "layers": _changes_json(model.layers),
             "instructions": {"same": model.instructions.same, "changes": _changes_json(model.instructions.changes)},
             "constants": [_weight_json(each) for each in model.weights],

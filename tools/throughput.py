@@ -127,9 +127,7 @@ def write_profile(folder: Path, model: Model, values: Mapping[str, Any], result:
     }
     first = {key: values[key] for key in ("perf_result", "running_condition")}
     documents = [json.dumps(value, indent=2, ensure_ascii=False) for value in (first, latency)]
-    write_text(
-        folder / "profiler.log", f"{model.tool_version or 'source'}\n{documents[0]}\n***\n{documents[1]}\n"
-    )
+    write_text(folder / "profiler.log", f"{model.tool_version or 'source'}\n{documents[0]}\n***\n{documents[1]}\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["thread_num", "frame_count", "latency_ms", "FPS"])

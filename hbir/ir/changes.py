@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from hbir.ir.apart import excerpts
 
 __all__ = ["Change", "Difference", "ModuleDiff"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which a pair differs: `what` ("attribute 'pad'", "operand 0", "constant", …), and its two texts."""
+    """One thing in which a pair differs: `what` ("attribute 'pad'", "operand 0", "constant", …), and its two texts in full.
+
+    The texts differ. `note` tells how far lists of numbers lie apart; `short` are other texts for a line.
+    """
 
     what: str
     before: str
     after: str
     note: str = ""
+    short: tuple[str, str] | None = field(default=None, compare=False, kw_only=True)
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Both texts for a line: long ones cut to what stands around the first difference."""
+        return self.short or excerpts(self.before, self.after)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class Change:
         if self.before is None or self.after is None:
             return "added" if self.before is None else "removed"
         return "changed" if self.differences or self.before != self.after else "same"
+
+    @property
+    def shown_types(self) -> tuple[str, str]:
+        """Both types for a line: long ones cut, to what stands around the first difference where there is one."""
+        return excerpts(self.before_type, self.after_type)
 
     @property
     def place(self) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
-import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
@@ -21,9 +20,10 @@ from xdsl.ir import Attribute, Block, Operation
 
 from hbir.arguments import shown
 from hbir.errors import IrError
+from hbir.ir.apart import attribute_note, numbers_note
 from hbir.ir.changes import Change, Difference, ModuleDiff
 from hbir.ir.constants import BlobAttr, ConstantStore
-from hbir.ir.graph import Numbers, OpGraph, Value
+from hbir.ir.graph import Numbers, OpGraph, Value, same_roles
 from hbir.ir.matching import Partners, match
 from hbir.ir.provenance import Blame, passes_between
 
@@ -31,9 +31,6 @@ __all__ = ["diff"]
 
 T = TypeVar("T")
 Array: TypeAlias = npt.NDArray[Any]
-
-LONGEST = 120
-"""Characters of an attribute that a difference shows."""
 
 
 class _Module(Protocol):
@@ -135,11 +132,10 @@ class _Comparison:
         if pairs.one.content[a] != pairs.other.content[b]:
             yield from _attribute_differences(one, other, self.stores)
             for what, left, right in _aligned("result", one.result_types, other.result_types):
-                if left != right:
-                    yield Difference(f"type of {what}", _text(left), _text(right))
-        for what, value, read in _aligned("operand", pairs.one.operands[a], pairs.other.operands[b]):
+                yield from _different(f"type of {what}", left, right)
+        for what, value, read in _operands(pairs, a, b):
             if value is None or read is None or not pairs.same_value(value, read):
-                yield Difference(what, _value_text(pairs.one, value), _value_text(pairs.other, read))
+                yield Difference(what, *_value_texts(pairs, value, read))
 
 
 class _TypeTexts:
@@ -160,17 +156,42 @@ class _TypeTexts:
 
     def _made(self, type_: Attribute) -> str:
         if not isinstance(type_, TensorType):
-            return _text(type_)
+            return str(type_)
         element = cast("TensorType[Attribute]", type_).element_type
         text = self._elements.get(element)
         if text is None:
-            text = self._elements[element] = _text(element)
+            text = self._elements[element] = str(element)
         return "x".join([*map(str, type_.get_shape()), text])
 
 
 def _aligned(what: str, ones: Sequence[T], others: Sequence[T]) -> Iterator[tuple[str, T | None, T | None]]:
     for index, (a, b) in enumerate(zip_longest(ones, others)):
         yield f"{what} {index}", a, b
+
+
+def _operands(pairs: Partners, a: int, b: int) -> Iterator[tuple[str, Value | None, Value | None]]:
+    """What a pair reads, role by role: an operand that has only moved, as another one in front of it is gone, is the same."""
+    ones, others = pairs.one.operands[a], pairs.other.operands[b]
+    if pairs.one.content[a] == pairs.other.content[b]:
+        yield from _aligned("operand", ones, others)
+        return
+    roles, names = pairs.one.roles(a), pairs.other.roles(b)
+    for slot, place in same_roles(roles, names):
+        at, name = (slot, roles[slot]) if slot is not None else (place, names[place or 0])
+        what = f"operand '{name}'" if slot is not None and place is not None and slot != place else f"operand {at}"
+        yield what, None if slot is None else ones[slot], None if place is None else others[place]
+
+
+def _value_texts(pairs: Partners, one: Value | None, other: Value | None) -> tuple[str, str]:
+    """What is read on both sides; of two values that look alike, what became of the first one and where the other is new."""
+    a, b = _value_text(pairs.one, one), _value_text(pairs.other, other)
+    if a != b or one is None or other is None:
+        return a, b
+    heir = pairs.forward[one[0]] if one[0] >= 0 else -1
+    old = pairs.back[other[0]] if other[0] >= 0 else -1
+    if heir < 0 or old < 0:
+        return a + (" (removed)" if heir < 0 else ""), b + (" (added)" if old < 0 else "")
+    return f"{a} (now #{heir})", f"{b} (#{other[0]})"
 
 
 def _value_text(graph: OpGraph, value: Value | None) -> str:
@@ -188,13 +209,23 @@ def _attribute_differences(
     a, b = ({**op.attributes, **op.properties} for op in (one, other))
     for key in sorted({*a, *b}):
         left, right = a.get(key), b.get(key)
-        if left == right:
-            continue
-        if isinstance(left, BlobAttr) and isinstance(right, BlobAttr) and stores is not None:
-            note = _largest_difference(_array(one, left, stores[0]), _array(other, right, stores[1]))
-            yield Difference("constant", _blob_text(left), _blob_text(right), note)
+        if left != right and isinstance(left, BlobAttr) and isinstance(right, BlobAttr) and stores is not None:
+            note = _constant_note(_array(one, left, stores[0]), _array(other, right, stores[1]))
+            short = _blob_texts(left, right, 12)
+            yield Difference("constant", *_blob_texts(left, right), note, short=short)
         else:
-            yield Difference(f"attribute '{key}'", _text(left), _text(right))
+            yield from _different(f"attribute '{key}'", left, right)
+
+
+def _different(what: str, one: Attribute | None, other: Attribute | None) -> Iterator[Difference]:
+    """How two attributes or types differ, if they do; two NaN are the same."""
+    if one == other:
+        return
+    a, b = ("none" if each is None else str(each) for each in (one, other))
+    if a == b:
+        a, b = repr(one), repr(other)
+    if a != b:
+        yield Difference(what, a, b, attribute_note(one, other))
 
 
 def _array(op: Operation, blob: BlobAttr, store: ConstantStore) -> Array | None:
@@ -202,23 +233,17 @@ def _array(op: Operation, blob: BlobAttr, store: ConstantStore) -> Array | None:
     return op.array(store) if isinstance(op, _HoldsArray) and blob.digest.data in store else None
 
 
-def _largest_difference(a: Array | None, b: Array | None) -> str:
+def _constant_note(a: Array | None, b: Array | None) -> str:
     """How far two constants of one shape and type lie apart."""
     if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
         return ""
-    other = ~((a == b) | ((a != a) & (b != b)))
-    if not other.any():
-        return "no number differs in value"
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(a[other].astype(np.float64) - b[other].astype(np.float64))
-    by = f"by {apart.max():.6g} at most" if np.isfinite(apart).all() else "some from NaN or infinity"
-    return f"{int(np.count_nonzero(other))} of {a.size} numbers differ, {by}"
+    return numbers_note(a, b)
 
 
-def _blob_text(blob: BlobAttr) -> str:
-    return f"{blob.digest.data[:12]}… ({blob.size.data} bytes)"
-
-
-def _text(value: Attribute | None) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+def _blob_texts(one: BlobAttr, other: BlobAttr, digits: int | None = None) -> tuple[str, str]:
+    """Hash and size of two constants; the first digits of the hash, where these tell them apart."""
+    if one.digest.data[:digits] == other.digest.data[:digits]:
+        digits = None
+    more = "" if digits is None else "…"
+    a, b = (f"{blob.digest.data[:digits]}{more} ({blob.size.data} bytes)" for blob in (one, other))
+    return a, b

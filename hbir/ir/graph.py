@@ -7,16 +7,19 @@ operations of a block whose results reach the return have one `up`: an operand h
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
+from xdsl.dialects.builtin import DenseArrayBase
 from xdsl.ir import Attribute, Block, Operation
+from xdsl.irdl import IRDLOperation, OptOperandDef, VarOperandDef
 
+from hbir.ir.constants import BlobAttr
 from hbir.ir.locations import location_names
 
-__all__ = ["OUTSIDE", "Numbers", "OpGraph", "Value"]
+__all__ = ["OUTSIDE", "Numbers", "OpGraph", "Value", "same_roles"]
 
 Value: TypeAlias = tuple[int, int]
 """(number of the operation, result), or (`OUTSIDE`, argument)."""
@@ -72,6 +75,7 @@ class OpGraph:
     readers: list[list[tuple[int, int, int]]] = field(init=False)
     """(result, reader, operand) of each operation; those of the arguments are the last entry."""
     down: list[int] = field(init=False)
+    _roles: dict[Hashable, tuple[str, ...]] = field(init=False, default_factory=dict[Hashable, tuple[str, ...]])
 
     def __post_init__(self) -> None:
         self.ops = list(self.block.ops)
@@ -117,6 +121,29 @@ class OpGraph:
             up[at] = self.numbers.of(("up", self.content[at], *uses))
         return up
 
+    def constant(self, at: int) -> bool:
+        """Whether an operation is a constant: it holds bytes and reads nothing."""
+        return not self.operands[at] and any(isinstance(value, BlobAttr) for value in self.ops[at].properties.values())
+
+    @cached_property
+    def fixed(self) -> list[bool]:
+        """Whether each operation comes of constants alone."""
+        fixed = [False] * len(self.ops)
+        for at, values in enumerate(self.operands):
+            makers = [maker >= 0 and fixed[maker] for maker, _ in values]
+            fixed[at] = all(makers) if makers else self.constant(at)
+        return fixed
+
+    def roles(self, at: int) -> tuple[str, ...]:
+        """What each operand of an operation is: its name, with a number where one name has several, or its place."""
+        op = self.ops[at]
+        sizes = op.properties.get("operandSegmentSizes", op.attributes.get("operandSegmentSizes"))
+        key = type(op), len(self.operands[at]), sizes
+        known = self._roles.get(key)
+        if known is None:
+            known = self._roles[key] = _roles(op, len(self.operands[at]), sizes)
+        return known
+
     @property
     def known_layers(self) -> set[str]:
         """Every layer that an operation has."""
@@ -125,3 +152,36 @@ class OpGraph:
     def forget_layers(self) -> None:
         """From now on nothing is matched by layers."""
         self.names = [()] * len(self.ops)
+
+
+def _roles(op: Operation, count: int, segments: Attribute | None) -> tuple[str, ...]:
+    places = tuple(map(str, range(count)))
+    if not isinstance(op, IRDLOperation):
+        return places
+    operands = op.get_irdl_definition().operands
+    if isinstance(segments, DenseArrayBase):
+        sizes = [int(size) for size in segments.get_values()]
+    else:
+        sizes = [count - len(operands) + 1 if isinstance(each, VarOperandDef) else 1 for _, each in operands]
+    if len(sizes) != len(operands) or min(sizes, default=0) < 0 or sum(sizes) != count:
+        return places  # nobody has verified it
+    roles: list[str] = []
+    for (name, each), size in zip(operands, sizes, strict=True):
+        several = isinstance(each, VarOperandDef) and not isinstance(each, OptOperandDef)
+        roles += [f"{name} {at}" for at in range(size)] if several or size > 1 else [name] * size
+    return tuple(roles)
+
+
+def same_roles(ones: Sequence[str], others: Sequence[str]) -> list[tuple[int | None, int | None]]:
+    """Which operands of two operations are the same one: those of one name, then what is left, by its place."""
+    if ones == others:
+        return [(slot, slot) for slot in range(len(ones))]
+    places = {name: slot for slot, name in enumerate(others)}
+    known = set(ones)
+    rest = {slot for slot, name in enumerate(others) if name not in known}
+    found: list[tuple[int | None, int | None]] = []
+    for slot, name in enumerate(ones):
+        partner = places.get(name, slot if slot in rest else None)
+        rest.discard(-1 if partner is None else partner)
+        found.append((slot, partner))
+    return [*found, *((None, slot) for slot in sorted(rest))]

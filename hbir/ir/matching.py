@@ -3,20 +3,24 @@
 What is beyond doubt comes first: equal computations of one layer; equal computations of which the same becomes; the only
 operation of a kind in a layer; operations of which the same becomes, which is where an edit in front of them leaves those
 behind it; and equal computations. From such pairs the rest is found along the data flow, the surest step first (`_Level`), so
-that an edit never makes its neighbours strangers. Every step is linear in the number of operations.
+that an edit never makes its neighbours strangers. Constants are paired by what they are to a pair, weight with weight, and by
+their layer only where their types are equal. Every step is linear in the number of operations.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import heappop, heappush
-from typing import TypeAlias
+from math import prod
+from typing import TypeAlias, cast
 
-from hbir.ir.constants import BlobAttr
-from hbir.ir.graph import OUTSIDE, OpGraph, Value
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Attribute
+
+from hbir.ir.graph import OUTSIDE, OpGraph, Value, same_roles
 
 __all__ = ["Partners", "match"]
 
@@ -90,26 +94,35 @@ def match(one: OpGraph, other: OpGraph) -> Partners:
     by(_up, only=True)
     by(_down, only=True)
     steps = _Steps(pairs)
+    steps.follow(_Level.KIND)
+    by(_of_layer(_constant_type), only=True)
     steps.follow()
     by(_of_layer(_down))
     by(_of_layer(_kind))
     by(_down)
-    for key in (_form, _layer):
+    for key in (_form, _of_layer(_fixed_operands), _of_layer(_fixed)):
         by(key)
         steps.follow()
+    _pair_sources(pairs)
+    by(_of_layer(_constant_type))
     steps.follow(_Level.PLACE)
     by(lambda graph, at: None if graph.names[at] else graph.content[at], only=True)  # what moved
-    by(lambda graph, at: graph.shapes[at] if not graph.names[at] and _constant(graph, at) else None, only=True)
+    by(lambda graph, at: None if graph.names[at] else _constant_type(graph, at), only=True)
     steps.follow(_Level.PLACE)
     return pairs
 
 
 def _kind(graph: OpGraph, at: int) -> Hashable:
-    return graph.kinds[at]
+    """The kind of what computes: of constants it tells nothing."""
+    return None if graph.constant(at) else graph.kinds[at]
 
 
 def _shape(graph: OpGraph, at: int) -> Hashable:
-    return graph.shapes[at]
+    return None if graph.constant(at) else graph.shapes[at]
+
+
+def _constant_type(graph: OpGraph, at: int) -> Hashable:
+    return graph.shapes[at] if graph.constant(at) else None
 
 
 def _content(graph: OpGraph, at: int) -> Hashable:
@@ -124,25 +137,76 @@ def _up(graph: OpGraph, at: int) -> Hashable:
     return graph.up[at]
 
 
-def _of_layer(key: Key) -> Key:
-    """The layer, and another key; what has no layer takes no part."""
-    return lambda graph, at: (graph.names[at], key(graph, at)) if graph.names[at] else None
-
-
 def _form(graph: OpGraph, at: int) -> Hashable:
     """``("reduce", "pool")`` for the float reduction, the integer sum, and what they were fused with."""
     names = graph.names[at]
-    return (graph.kinds[at].rsplit(".", 1)[-1].split("_")[0], names[0]) if names else None
+    return (graph.kinds[at].rsplit(".", 1)[-1].split("_")[0], names[0]) if names and not graph.constant(at) else None
 
 
-def _layer(graph: OpGraph, at: int) -> Hashable:
-    """The layer; a constant is no partner of what computes."""
-    names = graph.names[at]
-    return (_constant(graph, at), names) if names else None
+def _fixed_operands(graph: OpGraph, at: int) -> Hashable:
+    """Which operands come of constants alone: a linear layer and the convolution that it became read the same."""
+    return tuple([maker >= 0 and graph.fixed[maker] for maker, _ in graph.operands[at]]) or None
 
 
-def _constant(graph: OpGraph, at: int) -> bool:
-    return any(isinstance(value, BlobAttr) for value in graph.ops[at].properties.values())
+def _fixed(graph: OpGraph, at: int) -> Hashable:
+    """Whether it comes of constants alone; a constant is no partner of what computes."""
+    return None if graph.constant(at) else graph.fixed[at]
+
+
+def _of_layer(key: Key) -> Key:
+    """The layer, and another key; what has no layer takes no part."""
+
+    def of(graph: OpGraph, at: int) -> Hashable:
+        found = key(graph, at) if graph.names[at] else None
+        return None if found is None else (graph.names[at], found)
+
+    return of
+
+
+def _pair_sources(pairs: Partners) -> None:
+    """Pair constants that are the same operand of a pair behind what has no partner: a weight, and the same weight rounded."""
+    one, other = pairs.one, pairs.other
+    sources, targets = _sources(one, pairs.forward), _sources(other, pairs.back)
+    if max(sources, default=_NOBODY) < 0 or max(targets, default=_NOBODY) < 0:
+        return
+    for a, b in enumerate(pairs.forward.copy()):
+        if b < 0:
+            continue
+        for slot, place in same_roles(one.roles(a), other.roles(b)):
+            if slot is None or place is None:
+                continue
+            maker, read = one.operands[a][slot][0], other.operands[b][place][0]
+            x, y = (sources[maker] if maker >= 0 else _NOBODY), (targets[read] if read >= 0 else _NOBODY)
+            if x >= 0 and y >= 0 and pairs.forward[x] < 0 and pairs.back[y] < 0 and _compatible(one, x, other, y):
+                pairs.add(x, y)
+
+
+def _sources(graph: OpGraph, partners: list[int]) -> list[int]:
+    """For each operation without a partner, the constant that it, and what it reads, makes something else of; -1 for none."""
+    found = [_NOBODY] * len(graph.ops)
+    for at, values in enumerate(graph.operands):
+        if partners[at] >= 0:
+            continue
+        if graph.constant(at):
+            found[at] = at
+        elif len(values) == 1 and values[0][0] >= 0:
+            found[at] = found[values[0][0]]
+    return found
+
+
+def _compatible(one: OpGraph, a: int, other: OpGraph, b: int) -> bool:
+    """Whether two constants may stand in one place: as many numbers, or a tensor of one rank and kind of element."""
+    types = [[result.type for result in graph.ops[at].results] for graph, at in ((one, a), (other, b))]
+    return len(types[0]) == len(types[1]) and all(map(_compatible_types, *types))
+
+
+def _compatible_types(one: Attribute, other: Attribute) -> bool:
+    if not isinstance(one, TensorType) or not isinstance(other, TensorType):
+        return one == other
+    left, right = cast("TensorType[Attribute]", one), cast("TensorType[Attribute]", other)
+    shapes = left.get_shape(), right.get_shape()
+    alike = len(shapes[0]) == len(shapes[1]) and type(left.element_type) is type(right.element_type)
+    return alike or prod(shapes[0]) == prod(shapes[1])
 
 
 class _Level(IntEnum):
@@ -209,12 +273,20 @@ class _Steps:
 
     def _makers(self, level: int, a: int, b: int) -> None:
         forward, back = self.pairs.forward, self.pairs.back
-        for (maker, index), (other, other_index) in zip(self.one.operands[a], self.other.operands[b], strict=False):
+        for (maker, index), (other, other_index) in self._read(a, b):
             if maker < 0 or other < 0 or forward[maker] >= 0 or back[other] >= 0 or index != other_index:
                 continue
             key = self._key(level, self.one, maker)
             if key is not None and key == self._key(level, self.other, other) and self._agree(level, maker, other):
                 self._add(maker, other)
+
+    def _read(self, a: int, b: int) -> Iterable[tuple[Value, Value]]:
+        """What two partners read as the same operand."""
+        ones, others = self.one.operands[a], self.other.operands[b]
+        if self.one.content[a] == self.other.content[b]:
+            return zip(ones, others, strict=False)
+        slots = same_roles(self.one.roles(a), self.other.roles(b))
+        return [(ones[x], others[y]) for x, y in slots if x is not None and y is not None]
 
     def _readers(self, level: int, a: int, b: int) -> None:
         """Readers of one result as one operand; in front of the level `IN_ORDER`, where there is one on each side."""
@@ -247,7 +319,7 @@ class _Steps:
             case _Level.SHAPE:
                 return graph.shapes[at]
             case _Level.PLACE:
-                return _constant(graph, at)
+                return graph.constant(at)
             case _:
                 return graph.kinds[at]
 
@@ -264,6 +336,12 @@ class _Steps:
         return tuple(values) or None
 
     def _agree(self, level: int, a: int, b: int) -> bool:
-        """Whether the layers allow a step: less sure ones are not taken between layers that have nothing in common."""
+        """Whether the layers allow a step: less sure ones are not taken between layers that have nothing in common.
+
+        Two constants have to be of one size or form, too.
+        """
+        if level > _Level.SHAPE and self.one.constant(a) and self.other.constant(b):
+            if not _compatible(self.one, a, self.other, b):
+                return False
         names, others = self.one.names[a], self.other.names[b]
         return level not in _OF_A_LAYER or not names or not others or not set(names).isdisjoint(others)

@@ -102,7 +102,7 @@ def _folded(rows: Iterable[Change]) -> Iterator[Change | PageFold]:
             continue
         about = " … ".join(dict.fromkeys((members[0].layer, members[-1].layer)))
         shown = members if len(members) <= 2 * _HELD + 1 else [*members[:_HELD], *members[-_HELD:]]
-        lines = [f"{row.layer}   {row.after}   {row.after_type}" for row in shown]
+        lines = [f"{row.layer}   {row.after}   {row.shown_types[1]}" for row in shown]
         if len(shown) < len(members):
             lines.insert(_HELD, f"… {len(members) - len(shown)} more …")
         yield PageFold(len(members), about, tuple(lines))

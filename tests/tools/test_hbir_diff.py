@@ -10,17 +10,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from xdsl.dialects.builtin import DenseArrayBase, i32
 
 from backends.nash.hbm import write
-from hbir import export, save
+from hbir import export, load, save
 from hbir.ir.changes import Change, ModuleDiff
 from hbir.viewers.diff_page import module_page
-from passes import Pipeline
+from passes import Pipeline, calibrate
 from tests.backends.nash.samples import POOL_TEXT, pool_model
 from tests.tools.small import build_model
 from tools.hbir_diff import main
+
+TINY = Path(__file__).parents[1] / "data" / "tiny.onnx"
 
 
 @pytest.fixture(name="model", scope="module")
@@ -93,6 +97,60 @@ def test_changes_name_the_pass_that_did_it(pair: tuple[Path, Path]) -> None:
     assert all("cancel-transposes" in each["passes"] for each in found if each["before"] == "hbir.transpose")
     conv = next(change for change in found if change["layer"] == "conv1+act1")
     assert re.fullmatch(r"(\d+x)+f32", conv["after_type"])
+
+
+@pytest.fixture(name="calibrated", scope="module")
+def rounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convolution network with fake quantisation."""
+    path = tmp_path_factory.mktemp("calibrated") / "calibrated.bc"
+    feeds = [{"x": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)}]
+    save(calibrate(export(TINY), feeds, observer="max"), path)
+    return path
+
+
+def test_through_quantisation_a_weight_stays_a_weight(calibrated: Path) -> None:
+    (step,) = json.loads(run(calibrated, "-p", "unify-scales,quantize", "--json").stdout)
+    constants = [change for change in step["changes"] if change["before"] == change["after"] == "hbir.constant"]
+    assert {change["before_type"]: change["after_type"].split("!")[0] for change in constants} == {
+        "16x3x3x3xf32": "16x3x3x3x", "16x3x3x16xf32": "16x3x3x16x", "16xf32": "16xi32", "5x16xf32": "5x1x1x16x",
+        "5xf32": "5xi32",
+    }  # fmt: skip
+    assert len(constants) == 6
+    told = [each for change in step["changes"] for each in change["differences"]]
+    assert told and all(each["before"] != each["after"] for each in told)
+    assert not any("…" in each["after"] for each in told if each["what"] != "constant")
+    multiplier = next(each["after"] for each in told if each["what"] == "attribute 'multiplier'")
+    assert len(multiplier.split(",")) == 16 and multiplier.endswith(">")
+
+
+def test_the_last_of_many_multipliers_is_told_in_text_json_and_html(calibrated: Path, tmp_path: Path) -> None:
+    module = Pipeline("unify-scales,quantize").run(load(calibrated))
+    save(module, tmp_path / "a.bc")
+    conv = next(op for op in module[0].operations if op.name == "quantized.conv2d")
+    multiplier = conv.properties["multiplier"]
+    assert isinstance(multiplier, DenseArrayBase)
+    numbers = [int(each) for each in multiplier.get_values()]
+    conv.properties["multiplier"] = DenseArrayBase.from_list(i32, [*numbers[:-1], numbers[-1] + 2])
+    save(module, tmp_path / "b.bc")
+    files = (tmp_path / "a.bc", tmp_path / "b.bc")
+    note = f"1 of 16 numbers differ, by 2 at most; first at 15: {numbers[-1]} -> {numbers[-1] + 2}"
+    (change,) = json.loads(run(*files, "--json").stdout)["changes"]
+    (difference,) = change["differences"]
+    assert difference == {
+        "what": "attribute 'multiplier'",
+        "before": f"array<i32: {', '.join(map(str, numbers))}>",
+        "after": f"array<i32: {', '.join(map(str, [*numbers[:-1], numbers[-1] + 2]))}>",
+        "note": note,
+    }
+    (line,) = (line for line in run(*files).stdout.splitlines() if "multiplier" in line)
+    before, after = line.split("   ")[-2].strip().split(" -> ")
+    assert before.endswith(f" {numbers[-1]}>") and after.endswith(f" {numbers[-1] + 2}>") and note in line
+    run(*files, "-o", tmp_path / "d.html")
+    text = (tmp_path / "d.html").read_text()
+    Page(text)
+    (old,), (new,) = re.findall(r"<del>(.*?)</del>", text), re.findall(r"<ins>(.*?)</ins>", text)
+    assert old.endswith(f" {numbers[-1]}&gt;") and new.endswith(f" {numbers[-1] + 2}&gt;")
+    assert note.replace(">", "&gt;") in text
 
 
 def test_with_a_pipeline_the_pass_of_what_was_removed_is_known(model: Path) -> None:
@@ -204,7 +262,7 @@ def test_binaries_are_compared_in_text_json_and_html(binaries: tuple[Path, Path]
         "AAE0",
         "~ MAXPOOL 'pool' #1",
         "    kernel_h: 2 -> 1",
-        "~ bytes that no instruction reads: 1 of 64 bytes differ, by 63 at most",
+        "~ bytes that no instruction reads: 1 of 64 bytes differ, by 63 at most; first at 63: 63 -> 0",
         "instructions: 1 changed, 2 the same",
     ):
         assert line in result.stdout.splitlines(), (line, result.stdout)
@@ -218,6 +276,8 @@ def test_binaries_are_compared_in_text_json_and_html(binaries: tuple[Path, Path]
     assert result.exit_code == 1 and "kernel_h" not in result.stdout
     text = (tmp_path / "d.html").read_text()
     assert Page(text).rows("changed") == 3 and "kernel_h" in text and str(tmp_path) not in text
+    sides = [re.findall(rf"<{tag}>(.*?)</{tag}>", text) for tag in ("del", "ins")]
+    assert sides[0] and all(old != new for old, new in zip(*sides, strict=True))
 
 
 def test_binaries_of_equal_content_do_not_differ(binaries: tuple[Path, Path], tmp_path: Path) -> None:

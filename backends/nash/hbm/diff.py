@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
 from backends.nash.hbm import read
@@ -21,6 +22,7 @@ from backends.nash.hbm.weight_diff import WeightChange, diff_weights
 from hbir.errors import FileFormatError
 from hbir.ir import Change, ConstantStore, Difference, ModuleDiff
 from hbir.ir import diff as diff_host
+from hbir.ir.apart import numbers_note
 from hbir.module import Module
 
 __all__ = ["HbmDiff", "HbmModelDiff", "SectionDiff", "diff_files", "diff_models"]
@@ -139,23 +141,20 @@ def _different(ones: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[D
     for key in dict.fromkeys([*ones, *others]):
         a, b = (_text(side[key]) if key in side else "none" for side in (ones, others))
         if a != b:
-            yield Difference(key, *_around(a, b))
+            yield Difference(key, a, b, _note(ones.get(key), others.get(key)))
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _around(a: str, b: str, longest: int = 120) -> tuple[str, str]:
-    """Both texts, cut to what stands around the first character that differs when they are long."""
-    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    start = max(0, at - longest // 3) if max(len(a), len(b)) > longest else 0
-
-    def cut(text: str) -> str:
-        part = text[start : start + longest]
-        return ("…" if start else "") + part + ("…" if start + longest < len(text) else "")
-
-    return cut(a), cut(b)
+def _note(a: Any, b: Any) -> str:
+    """How far two lists of numbers lie apart."""
+    lists = [cast(list[Any], each) for each in (a, b) if isinstance(each, list)]
+    if len(lists) < 2 or not all(lists) or not all(type(item) in (int, float) for each in lists for item in each):
+        return ""
+    one, other = (np.array(each, object) for each in lists)
+    return numbers_note(one, other)
 
 
 def _layers(

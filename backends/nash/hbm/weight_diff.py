@@ -26,9 +26,11 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class WeightChange:
-    """A constant operand of a layer: how many of its bytes differ, and by how much its numbers do at most.
+    """A constant operand of a layer: how many of its numbers differ, and by how much at most.
 
-    `differing` and `largest` are None where the two sides are cut into other pieces, or hold numbers of another type.
+    `numbers` is how many there are after, and `dtype` what they are: "i32"; "u8" for bytes whose meaning is unknown, and
+    nothing for several types. The first one that differs is number `first`, and was `before`. `differing`, `largest` and
+    `first` are None where the two sides are cut into other pieces, or hold numbers of another type.
     """
 
     layer: str
@@ -37,6 +39,11 @@ class WeightChange:
     after_bytes: int
     differing: int | None
     largest: float | None
+    numbers: int
+    dtype: str
+    first: int | None = None
+    before: str = ""
+    after: str = ""
 
 
 def diff_weights(before: Model, after: Model) -> tuple[WeightChange, ...]:
@@ -48,7 +55,9 @@ def diff_weights(before: Model, after: Model) -> tuple[WeightChange, ...]:
     changes = [change for change in found if change is not None]
     if not changes and len(before.constants) == len(after.constants) and before.constants != after.constants:
         x, y = (np.frombuffer(model.constants, np.uint8) for model in (before, after))
-        changes.append(WeightChange("", "bytes that no instruction reads", len(x), len(y), *_apart(x, y)))
+        apart, sizes = _apart(x, y), (len(x), len(y))
+        what = "bytes that no instruction reads"
+        changes.append(WeightChange("", what, *sizes, apart.differing, apart.largest, len(y), "u8", *apart.first))
     return tuple(changes)
 
 
@@ -71,19 +80,36 @@ def _change(layer: str, operand: str, ones: _Parts, others: _Parts) -> WeightCha
     dtypes = [sorted({dtype for _, dtype in each}) for each in kinds]
     if dtypes[0] == dtypes[1] and np.array_equal(whole[0], whole[1]):
         return None
+    sizes = len(whole[0]), len(whole[1])
+    numbers = sum(size // DTYPES[dtype].itemsize for size, dtype in kinds[1])
+    dtype = dtypes[1][0] if len(dtypes[1]) == 1 else ""
     if kinds[0] != kinds[1]:
-        return WeightChange(layer, operand, len(whole[0]), len(whole[1]), None, None)
+        return WeightChange(layer, operand, *sizes, None, None, numbers, dtype)
     apart = [_apart(x, y, place.dtype) for place, x, y in zip(ones, ones.values(), others.values(), strict=True)]
-    differing, largest = sum(each[0] for each in apart), max(each[1] for each in apart)
-    return WeightChange(layer, operand, len(whole[0]), len(whole[1]), differing, largest)
+    differing, largest = sum(each.differing for each in apart), max(each.largest for each in apart)
+    at = next(at for at, each in enumerate(apart) if each.differing)
+    in_front = sum(size // DTYPES[dtype].itemsize for size, dtype in kinds[1][:at])
+    first, one, other = apart[at].first
+    return WeightChange(layer, operand, *sizes, differing, largest, numbers, dtype, in_front + first, one, other)
 
 
-def _apart(x: Bytes, y: Bytes, dtype: str = "u8") -> tuple[int, float]:
-    """How many bytes differ, and the largest difference of two numbers."""
-    a, b = (data.view(DTYPES[dtype]).astype(np.float64) for data in (x, y))
+@dataclass(frozen=True)
+class _Apart:
+    """How many numbers have other bytes, the largest difference of two of them, and the first: its place, and both values."""
+
+    differing: int
+    largest: float
+    first: tuple[int, str, str]
+
+
+def _apart(x: Bytes, y: Bytes, dtype: str = "u8") -> _Apart:
+    numbers = [data.view(DTYPES[dtype]) for data in (x, y)]
     with np.errstate(invalid="ignore"):
-        numbers = np.abs(a - b)
-    return int(np.count_nonzero(x != y)), float(np.nanmax(numbers, initial=0.0))
+        distances = np.abs(numbers[0].astype(np.float64) - numbers[1].astype(np.float64))
+    other = (x != y).reshape(-1, DTYPES[dtype].itemsize).any(axis=1)
+    at = int(np.argmax(other)) if other.any() else 0
+    before, after = (str(each[at]) if other.any() else "" for each in numbers)
+    return _Apart(int(np.count_nonzero(other)), float(np.nanmax(distances, initial=0.0)), (at, before, after))
 
 
 def _parts(model: Model) -> dict[tuple[str, str], _Parts]:

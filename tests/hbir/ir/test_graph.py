@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hbir.ir.graph import OUTSIDE, Numbers, OpGraph
+from xdsl.context import Context
+from xdsl.parser import Parser
+
+from hbir.dialects import all_dialects
+from hbir.ir.graph import OUTSIDE, Numbers, OpGraph, same_roles
 from hbir.module import Module
 from tests.hbir.ir.diff_samples import branches, without_locations
 
@@ -51,3 +55,41 @@ def test_layers_are_shown_and_may_be_left_out_of_account() -> None:
     assert found.layers == found.kinds and found.known_layers == set()
     found.forget_layers()
     assert not any(found.names)
+
+
+def test_operands_have_roles() -> None:
+    texts = {
+        '"hbir.conv2d"(%x, %x, %x) <{operandSegmentSizes = array<i32: 1, 1, 0, 1>}>': ("input", "weight", "residual"),
+        '"hbir.conv2d"(%x, %x, %x) <{operandSegmentSizes = array<i32: 1, 1, 5, -4>}>': ("0", "1", "2"),
+        '"hbir.conv2d"(%x, %x, %x)': ("0", "1", "2"),
+        '"hbir.linear"(%x, %x)': ("input", "weight"),
+        '"hbir.concat"(%x)': ("inputs 0",),
+        '"hbir.concat"(%x, %x)': ("inputs 0", "inputs 1"),
+    }
+    for text, roles in texts.items():
+        op = Parser(_context(), f'%x = "test.x"() : () -> f32 %y = {text} : ({", ".join(["f32"] * len(roles))}) -> f32')
+        block = op.parse_module().body.block
+        found = OpGraph(block, Numbers())
+        assert found.roles(1) == roles and found.roles(0) == (), text
+
+
+def _context() -> Context:
+    context = Context(allow_unregistered=True)
+    for dialect in all_dialects():
+        context.load_dialect(dialect)
+    return context
+
+
+def test_roles_are_paired_by_name_and_what_is_left_by_place() -> None:
+    conv = ("input", "weight", "bias", "residual")
+    assert same_roles(conv, conv) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert same_roles(("input", "weight", "residual"), conv) == [(0, 0), (1, 1), (2, 3), (None, 2)]
+    assert same_roles(conv, ("lhs", "rhs")) == [(0, 0), (1, 1), (2, None), (3, None)]
+    assert same_roles(("scale", "input"), ("input", "weight")) == [(0, None), (1, 0), (None, 1)]
+    assert same_roles((), ("input",)) == [(None, 0)]
+
+
+def test_what_comes_of_constants_alone() -> None:
+    found = graph(branches([1.0]))
+    kinds = [kind for kind, fixed in zip(found.kinds, found.fixed, strict=True) if fixed]
+    assert kinds == ["hbir.constant"] and found.constant(found.kinds.index("hbir.constant"))

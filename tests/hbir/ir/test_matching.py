@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 from functools import reduce
 
+import numpy as np
+import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from xdsl.dialects import builtin as b
 from xdsl.rewriter import Rewriter
 
 from hbir.dialects.hbir import AddOp, ConstantOp, FunctionOp, MulOp
-from hbir.ir import ModuleDiff, diff
+from hbir.ir import ConstantStore, ModuleDiff, diff
 from hbir.ir.locations import layer_name, name_location
 from hbir.module import Module
 from hbir.testing import Seeded, generate, modules
+from hbir.testing.graphs import SeededGraph
 from tests.hbir.ir.diff_samples import branches, many, named, network, shuffle, without_locations
 
 FORM = """"builtin.module"() ({
@@ -31,6 +34,7 @@ FORM = """"builtin.module"() ({
 @given(module=modules(("hbir", "quantized"), 8), data=st.data())
 def test_one_edit_is_one_change_where_there_are_no_locations(module: Module, data: st.DataObject) -> None:
     before, after = without_locations(module.clone()), without_locations(module.clone())
+    assume(after[0].operations)
     op = data.draw(st.sampled_from(after[0].operations))
     op.attributes["planted"] = b.UnitAttr()
     shuffle(after[0].op.body.block, random.Random(data.draw(st.integers(0, 99))))
@@ -82,7 +86,10 @@ def test_what_lies_between_two_edits_is_the_same() -> None:
 def test_a_constant_that_became_another_one_is_no_stranger() -> None:
     before, after = branches([1.0, 2.0]), branches([1.0, 7.0])
     (change,) = diff(before, after).changes
-    assert (change.after, change.differences[0].note) == ("hbir.constant", "4 of 4 numbers differ, by 5 at most")
+    assert (change.after, change.differences[0].note) == (
+        "hbir.constant",
+        "4 of 4 numbers differ, by 5 at most; first at 0: 2.0 -> 7.0",
+    )
 
 
 def test_another_kind_in_the_same_place_is_a_partner() -> None:
@@ -155,3 +162,70 @@ def test_twenty_thousand_operations() -> None:
         without_locations(module)
     found = diff(before, after)
     assert (len(found.changes), found.same) == (10_000, 10_001)
+
+
+CONV = """"builtin.module"() ({
+  "func.func"() <{function_type = (tensor<1x4x4x2xf32>) -> tensor<1x4x4x4xOUT>, sym_name = "main"}> ({
+  ^bb0(%x: tensor<1x4x4x2xf32>):
+    BODY
+    "func.return"(%y) : (tensor<1x4x4x4xOUT>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+FLOAT = """%b = BIAS : () -> tensor<4xf32> loc("conv")
+    %w = WEIGHT : () -> tensor<4x1x1x2xf32> loc("conv")
+    %r = "qat.fake_quant"(%w) <{grid = GRID}> : (tensor<4x1x1x2xf32>) -> tensor<4x1x1x2xf32> loc("conv")
+    %y = "hbir.conv2d"(%x, %r, %b) <{SHAPE}> : (tensor<1x4x4x2xf32>, tensor<4x1x1x2xf32>, tensor<4xf32>)
+      -> tensor<1x4x4x4xf32> loc("conv")"""
+INTEGERS = """%v = WEIGHT : () -> tensor<4x1x1x2xGRID> loc("conv")
+    %w = BIAS : () -> tensor<4xi32> loc("conv")
+    %q = "quantized.quantize"(%x) <{grid = IN}> : (tensor<1x4x4x2xf32>) -> tensor<1x4x4x2xIN> loc("x")
+    %y = "quantized.conv2d"(%q, %v, %w) <{SHAPE, multiplier = array<i32: 1073741824>, shift = array<i8: 30>, low = -128 : i64,
+      high = 127 : i64, grid = OUT}> : (tensor<1x4x4x2xIN>, tensor<4x1x1x2xGRID>, tensor<4xi32>) -> tensor<1x4x4x4xOUT>
+      loc("conv")"""
+
+
+def convolution(body: str, weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic]) -> Module:
+    store, text = ConstantStore(), CONV.replace("BODY", body)
+    for name, array in (("WEIGHT", weight), ("BIAS", bias)):
+        text = text.replace(name, f'"hbir.constant"() <{{value = {store.put(array)}}}>')
+    form = "stride = array<i64: 1, 1>, pad = array<i64: 0, 0, 0, 0>, dilation = array<i64: 1, 1>, groups = 1 : i64"
+    texts = {
+        "SHAPE": f"{form}, operandSegmentSizes = array<i32: 1, 1, 1, 0>",
+        "GRID": "!quant.uniform<i8<-127:127>:f32:0, {0.5, 0.5, 0.5, 0.5}>",
+        "IN": "!quant.uniform<i8:f32, 0.5>",
+        "OUT": "!quant.uniform<i8:f32, 0.25>" if body == INTEGERS else "f32",
+    }
+    return Module.parse(reduce(lambda found, each: found.replace(*each), texts.items(), text), store)
+
+
+def test_constants_are_partners_by_what_they_are_to_a_pair() -> None:
+    """The integer weight stands where the float bias stood, and all have one layer: weight is weight, and bias is bias."""
+    before = convolution(FLOAT, np.ones((4, 1, 1, 2), np.float32), np.ones(4, np.float32))
+    after = convolution(INTEGERS, np.ones((4, 1, 1, 2), np.int8), np.ones(4, np.int32))
+    found = diff(before, after)
+    constants = [(row.before_type, row.after_type.split("!")[0]) for row in found.rows if row.after == "hbir.constant"]
+    assert constants == [("4x1x1x2xf32", "4x1x1x2x"), ("4xf32", "4xi32")]
+    conv = next(change for change in found.changes if change.after == "quantized.conv2d")
+    assert [each.what for each in conv.differences if each.what.startswith("operand")] == ["operand 0", "operand 1"]
+    assert [change.before for change in found.changes if change.kind == "removed"] == ["qat.fake_quant"]
+    assert all(each.before != each.after for change in found.changes for each in change.differences)
+
+
+def test_constants_of_one_layer_and_several_forms_are_no_partners() -> None:
+    """Four numbers that were added are gone; the one that is multiplied with now is new."""
+
+    def module(added: bool) -> Module:
+        graph = SeededGraph(Seeded(0, []))
+        x = graph.input((1, 4), b.f32)
+        total = graph.add(AddOp.make(x, graph.constant(np.ones((1, 4), np.float32), b.f32) if added else x))
+        if not added:
+            graph.add(MulOp.make(total, graph.constant(np.ones(1, np.float32), b.f32)))
+        found = graph.finish()
+        for op in found[0].operations:
+            op.location = name_location("layer")
+        return found
+
+    changes = diff(module(True), module(False)).changes
+    constants = [change for change in changes if "hbir.constant" in (change.before, change.after)]
+    assert sorted(change.kind for change in constants) == ["added", "removed"]

@@ -19,6 +19,7 @@ from backends.nash.isa.program import queue_index
 from hbir.errors import FileFormatError
 from hbir.ir import Difference
 from tests.backends.nash.samples import POOL_TEXT, ConvLayer, pool_model, tiled_conv_model
+from tools.diff_text import weight_text
 
 
 @pytest.fixture(name="model", scope="module")
@@ -163,7 +164,9 @@ def test_a_changed_weight_is_told_with_its_layer_and_its_largest_difference(mode
     old = int(np.frombuffer(model.constants, np.int8)[at])
     (change,) = diff_models(model, with_constant(model, at, (old + 3) & 0xFF)).weights
     assert (change.layer, change.operand, change.differing, change.largest) == ("conv1", "weight", 1, 3.0)
-    assert change.before_bytes == change.after_bytes == 16 * 3 * 3 * 16
+    assert change.before_bytes == change.after_bytes == change.numbers == 16 * 3 * 3 * 16
+    new = int(np.int64(old + 3).astype(np.int8))
+    assert (change.dtype, change.first, change.before, change.after) == ("i8", 0, str(old), str(new))
 
 
 def test_a_bias_is_compared_as_the_numbers_it_holds(model: Model) -> None:
@@ -174,6 +177,23 @@ def test_a_bias_is_compared_as_the_numbers_it_holds(model: Model) -> None:
     at = load.operands["src"].address + 1  # the second byte of the first int32
     (change,) = diff_models(model, with_constant(model, at, model.constants[at] ^ 1)).weights
     assert (change.layer, change.operand, change.differing, change.largest) == ("conv0", "bias", 1, 256.0)
+    assert (change.numbers, change.dtype, change.first) == (16, "i32", 0)
+    assert abs(int(change.before) - int(change.after)) == 256
+
+
+def test_numbers_are_counted_and_not_their_bytes(model: Model) -> None:
+    """Three bytes of one int32 differ: one of sixteen numbers."""
+    bias = next(d.operands["bias"] for d in model.program.decoded if d.opcode.name == "CONV")
+    loads = [d.operands for d in model.program.decoded if d.opcode.name == "LOAD"]
+    at = next(each["src"].address for each in loads if each["dst"].address == bias.address) + 4 * 5
+    other = model
+    for byte in range(3):
+        other = with_constant(other, at + byte, model.constants[at + byte] ^ 1)
+    (change,) = diff_models(model, other).weights
+    assert (change.differing, change.numbers, change.first, change.before_bytes) == (1, 16, 5, 64)
+    distance = abs(int(change.before) - int(change.after))
+    text = f"1 of 16 i32 numbers differ, by {distance} at most; first at 5: {change.before} -> {change.after}"
+    assert distance == change.largest and weight_text(change) == text
 
 
 def test_constants_that_nobody_reads_are_told_as_such() -> None:
@@ -286,3 +306,11 @@ def test_all_layers_may_have_other_names(model: Model) -> None:
     assert not found.weights and not found.instructions.changes
     told = [(change.layer, each.before, each.after) for change in found.layers for each in change.differences]
     assert told == [("a", "conv0", "a"), ("b", "conv1", "b")]
+
+
+def test_long_lists_of_numbers_in_a_description_are_told_by_their_first_difference() -> None:
+    one, other = (replace(pool_model(), options={"scales": [*range(300), last]}) for last in (1, 8))
+    (difference,) = diff_models(one, other).description
+    assert difference.before.count(",") == 300
+    assert difference.note == "1 of 301 numbers differ, by 7 at most; first at 300: 1 -> 8"
+    assert [text[-3:] for text in difference.shown] == [" 1]", " 8]"]
