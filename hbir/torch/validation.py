@@ -89,16 +89,20 @@ def _for_shapes(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     leaves, spec = pytree.tree_flatten((args, kwargs))
     shapes = tuple((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves)
     key = (pytree.treespec_dumps(spec), shapes)
-    tensors = [*model.parameters(), *model.buffers()]
-    weights = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
     known = _converted.setdefault(model, {})
     found = known.get(key)
-    if found is None or found.weights != weights:
+    if found is None or found.weights != _written(model):
         if found is not None:
             known.clear()
+        # The trace takes over scales that were observed last, which writes them.
         run = trace(model, args, kwargs)
-        found = known[key] = _convert(run.calls, model.__dict__[PREPARED], weights, _device(model))
+        found = known[key] = _convert(run.calls, model.__dict__[PREPARED], _written(model), _device(model))
     return found
+
+
+def _written(model: torch.nn.Module) -> tuple[tuple[int, int], ...]:
+    """Where the tensors of a model lie, and how often they were written."""
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _device(model: torch.nn.Module) -> torch.device:

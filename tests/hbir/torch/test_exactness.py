@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends import Hbm, compile
+from backends import Hbm
+from backends import compile as compile_module
 from hbir.errors import BackendError
 from hbir.torch import March, set_march
 from hbir.torch.quantization import FakeQuantState, prepare, set_fake_quantize
@@ -40,7 +41,8 @@ def test_three_implementations_agree(bits: int, tmp_path_factory: pytest.TempPat
 
     check()
     models, outputs, binaries = _counts[bits]
-    figures(f"torch == interpreter == simulator, int{bits} activations: {models} models, {outputs} outputs, {binaries} binaries")
+    said = f"{models} models, {outputs} outputs, {binaries} binaries"
+    figures(f"torch == interpreter == simulator, int{bits} activations: {said}")
     assert models >= EXAMPLES and binaries > 0.9 * models
 
 
@@ -66,7 +68,7 @@ def _agree(model: Drawn, march: March, seed: int, bits: int, path: Path) -> None
     count = _counts[bits]
     count[0], count[1] = count[0] + 1, count[1] + len(expected)
     try:
-        compile(integers, path, march, opt=0)
+        compile_module(integers, path, march, opt=0)
     except BackendError as refusal:
         assert refusal.lever, "a network that a march does not run is told so, with a way out"
         return

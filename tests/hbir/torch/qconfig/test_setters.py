@@ -14,7 +14,7 @@ import hbir.torch as ht
 from hbir.errors import TrainingError
 from hbir.torch.dtype import QuantDType, qint8, qint16
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
-from hbir.torch.fake_quant.histograms import MSEObserver
+from hbir.torch.fake_quant.histograms import PercentileObserver
 from hbir.torch.fake_quant.notices import TrainingWarning
 from hbir.torch.fake_quant.observers import FixedScaleObserver, MinMaxObserver, MovingAverageMinMaxObserver
 from hbir.torch.preparing.trace import trace
@@ -123,7 +123,7 @@ def test_published_setters(name: str) -> None:
     act = found["stem"].activation
     assert act is not None and act.dtype == (qint16 if "16bit" in name else qint8)
     assert act.frozen == ("fixed_act" in name) and act.learned == ("learned" in name)
-    kind = MSEObserver if "calibration" in name else MovingAverageMinMaxObserver
+    kind = PercentileObserver if "calibration" in name else MovingAverageMinMaxObserver
     assert type(act.activation_post_process) is kind
     assert found["stem"].weight is not None and found["stem"].weight.dtype == qint8
     if name.startswith("sensitive"):

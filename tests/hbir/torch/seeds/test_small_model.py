@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# ruff: noqa: E501, I001
+# ruff: noqa: A004, I001, UP008
 import torch
 import torch.nn as nn
 from hbir import save, visualize
@@ -94,7 +94,11 @@ def agree(calib_model: nn.Module, quantized: Module, x: torch.Tensor, path: Path
 
 
 def accumulators(module: Module, layer: str) -> list[object]:
-    found = [op for op in module[0].operations if layer in layer_name(op).split("+") and isinstance(op, q.Conv2dOp | q.MatmulOp)]
+    found = [
+        op
+        for op in module[0].operations
+        if layer in layer_name(op).split("+") and isinstance(op, q.Conv2dOp | q.MatmulOp)
+    ]
     return [op.results[0].type for op in found]
 
 
