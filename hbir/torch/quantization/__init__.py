@@ -5,7 +5,7 @@ from __future__ import annotations
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, set_fake_quantize
 from hbir.torch.preparing.fuse import fuse_known_modules, fuse_modules
 from hbir.torch.preparing.older import check_model, compile_model, convert, prepare_qat, prepare_qat_fx
-from hbir.torch.preparing.prepare import PrepareMethod, prepare
+from hbir.torch.preparing.prepare import PrepareMethod, explain, prepare
 from hbir.torch.quantization import hbdk4
 from hbir.torch.quantization.qconfig import (
     QConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "default_calib_8bit_fake_quant_qconfig",
     "default_qat_16bit_fake_quant_qconfig",
     "default_qat_8bit_fake_quant_qconfig",
+    "explain",
     "fuse_known_modules",
     "fuse_modules",
     "get_default_qat_out_qconfig",

@@ -5,74 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from backends import Hbm
-from backends import compile as compile_module
-from hbir.errors import BackendError
-from hbir.torch import March, set_march
-from hbir.torch.quantization import FakeQuantState, prepare, set_fake_quantize
-from hbir.torch.quantization.hbdk4 import export
-from hbir.torch.quantization.qconfig_template import (
-    calibration_8bit_weight_16bit_act_qconfig_setter,
-    default_calibration_qconfig_setter,
-)
-from passes import convert
-from tests.hbir.torch.drawn_models import Drawn, drawn_models
+from tests.hbir.torch.exactness import three_implementations_agree
 from tests.reporting import Figures
 
-SETTERS = {8: default_calibration_qconfig_setter, 16: calibration_8bit_weight_16bit_act_qconfig_setter}
-EXAMPLES = 40
-"""For each width."""
-
-_counts = {8: [0, 0, 0], 16: [0, 0, 0]}
+EXAMPLES = 60
+"""For each width; `tests/extended` draws more."""
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_three_implementations_agree(bits: int, tmp_path_factory: pytest.TempPathFactory, figures: Figures) -> None:
-    folder = tmp_path_factory.mktemp("binaries")
-
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(drawn_models(), st.sampled_from(tuple(March)), st.integers(0, 99))
-    def check(model: Drawn, march: March, seed: int) -> None:
-        _agree(model, march, seed, bits, folder / "model.hbm")
-
-    check()
-    models, outputs, binaries = _counts[bits]
-    said = f"{models} models, {outputs} outputs, {binaries} binaries"
+def test_three_implementations_agree(bits: int, tmp_path: Path, figures: Figures) -> None:
+    tally = three_implementations_agree(bits, EXAMPLES, tmp_path / "model.hbm")
+    said = f"{tally.models} models, {tally.outputs} outputs, {tally.binaries} binaries"
     figures(f"torch == interpreter == simulator, int{bits} activations: {said}")
-    assert models >= EXAMPLES and binaries > 0.9 * models
-
-
-def _agree(model: Drawn, march: March, seed: int, bits: int, path: Path) -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    set_march(march)
-    prepared = prepare(model, torch.randn(model.shape), SETTERS[bits])
-    prepared.eval()
-    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
-    with torch.no_grad():
-        prepared(torch.randn(model.shape))
-    prepared.eval()
-    set_fake_quantize(prepared, FakeQuantState.VALIDATION)
-    x = torch.randn(model.shape) * 1.5
-    with torch.no_grad():
-        expected = [each.numpy() for each in prepared(x)]
-    integers = convert(export(prepared, x), march)
-    interpreted = integers[0](x.numpy())
-    assert len(expected) == len(interpreted)
-    for one, two in zip(expected, interpreted, strict=True):
-        assert one.dtype == two.dtype and one.shape == two.shape and (one == two).all()
-    count = _counts[bits]
-    count[0], count[1] = count[0] + 1, count[1] + len(expected)
-    try:
-        compile_module(integers, path, march, opt=0)
-    except BackendError as refusal:
-        assert refusal.lever, "a network that a march does not run is told so, with a way out"
-        return
-    simulated = Hbm(path)[0].feed({integers[0].flatten_inputs[0].name: x.numpy()})
-    for one, two in zip(expected, simulated.values(), strict=True):
-        assert (one == two).all()
-    count[2] += 1
+    assert tally.models >= EXAMPLES and tally.binaries > 0.9 * tally.models
