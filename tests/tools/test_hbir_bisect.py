@@ -10,8 +10,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from xdsl.ir import SSAValue
 from click.testing import CliRunner, Result
+from xdsl.ir import SSAValue
 
 from backends.nash.simulator.kernels import BINDERS
 from hbir import export, load, save
