@@ -77,8 +77,10 @@ def _check_state(model: torch.nn.Module) -> None:
     if PREPARED not in getattr(model, "__dict__", {}):
         what = f"{shown(type(model).__name__)} is no prepared model"
         raise TrainingError(22, what, why="a float model has no scales", lever="export what `prepare` returned")
-    states = {fake.state for fake in model.modules() if isinstance(fake, FakeQuantize)}
-    if model.training or states != {FakeQuantState.VALIDATION}:
+    fakes = [fake for fake in model.modules() if isinstance(fake, FakeQuantize)]
+    # A model that was prepared in eval(), and loaded what calibration or training found, means what it will be validated for.
+    states = {fake.state for fake in fakes if fake.state_given or not fake.calibrated}
+    if model.training or not fakes or not states <= {FakeQuantState.VALIDATION}:
         raise TrainingError(
             22,
             "the model is in training mode" if model.training else f"the model's state is {_shown(states)}",

@@ -311,6 +311,10 @@ def _fitting(given: torch.Tensor, own: torch.Tensor, then: QuantDType, now: Quan
     return scale.max().reshape(1) if own.numel() == 1 else scale
 
 
+WAITING = "_hbir_waiting"
+"""The key under which a model whose fake quantisation comes with its first run keeps what it will get; it has a `state`."""
+
+
 def set_fake_quantize(model: torch.nn.Module, state: FakeQuantState) -> None:
     """Set the state of all fake quantisation of a prepared model; call it behind `model.train()` and `model.eval()`.
 
@@ -321,8 +325,11 @@ def set_fake_quantize(model: torch.nn.Module, state: FakeQuantState) -> None:
         raise TrainingError(
             4, f"the state is {state!r}", lever=f"choose one of {', '.join(s.name for s in FakeQuantState)}"
         )
+    waiting = [module for module in model.modules() if WAITING in module.__dict__]
+    for module in waiting:
+        module.__dict__[WAITING].state = state
     found = [module for module in model.modules() if isinstance(module, FakeQuantize)]
-    if not found:
+    if not found and not waiting:
         what = "the model has no fake quantisation"
         raise TrainingError(
             5, what, why="its float values would be taken for quantised ones", lever="call prepare first"

@@ -18,9 +18,10 @@ _GIVEN = "_hbir_warned"
 class TrainingWarning(UserWarning):
     """What goes wrong in a model without stopping it. `code` is that of a row in the table of error codes."""
 
-    def __init__(self, error: TrainingError) -> None:
+    def __init__(self, error: TrainingError | str) -> None:
+        # A text where a warning is made again in another process, which knows its text alone.
         super().__init__(str(error))
-        self.error, self.code, self.lever = error, error.code, error.lever
+        self.code, self.lever = ("", "") if isinstance(error, str) else (error.code, error.lever)
 
 
 def where() -> str:

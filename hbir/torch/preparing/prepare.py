@@ -13,6 +13,7 @@ import torch
 from hbir.arguments import checked_kind
 from hbir.errors import TrainingError
 from hbir.torch import validation
+from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, set_fake_quantize
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Kind, Operation
 from hbir.torch.preparing.trace import Trace, as_arguments, trace
@@ -81,7 +82,7 @@ def prepare(
     return work
 
 
-_WAITING, _CHOICES = "_hbir_waiting", "_hbir_choices"
+_CHOICES = "_hbir_choices"
 
 
 @dataclass
@@ -92,6 +93,8 @@ class _Waiting:
     method: PrepareMethod
     handles: list[Any]
     loaded: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+    state: FakeQuantState | None = None
+    """The state that was set before the first run."""
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the state dict said beside its tensors: dtypes of scales."""
 
@@ -101,11 +104,11 @@ def _wait(model: torch.nn.Module, rules: Sequence[QconfigRule], method: PrepareM
         model.register_forward_pre_hook(_first_run, prepend=True, with_kwargs=True),
         cast(Any, model).register_load_state_dict_pre_hook(_keep_scales),
     ]
-    model.__dict__[_WAITING] = _Waiting(rules, method, handles)
+    model.__dict__[WAITING] = _Waiting(rules, method, handles)
 
 
 def _first_run(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    waiting = cast(_Waiting, model.__dict__.pop(_WAITING))
+    waiting = cast(_Waiting, model.__dict__.pop(WAITING))
     for handle in waiting.handles:
         handle.remove()
     modes = [(module, module.training) for module in model.modules()]
@@ -121,11 +124,13 @@ def _first_run(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
         whole.update(waiting.loaded)
         cast(Any, whole)._metadata.update(waiting.metadata)
         model.load_state_dict(whole)
+    if waiting.state is not None:
+        set_fake_quantize(model, waiting.state)
 
 
 def _keep_scales(model: torch.nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Set the scales of a state dict aside: nothing stands where they belong yet."""
-    waiting = cast(_Waiting, model.__dict__[_WAITING])
+    waiting = cast(_Waiting, model.__dict__[WAITING])
     for key in [key for key in state_dict if any(part in key for part in _SCALES)]:
         waiting.loaded[key.removeprefix(prefix)] = state_dict.pop(key)
     waiting.metadata.update(getattr(state_dict, "_metadata", {}))
