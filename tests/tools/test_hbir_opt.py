@@ -77,7 +77,7 @@ def test_every_pass_is_listed_with_its_options() -> None:
     rows = json.loads(run("--list-passes", "--json").stdout)
     assert [row["name"] for row in rows] == sorted(available_passes())
     options = {row["name"]: row["options"] for row in rows}
-    assert options["quantize"] == {"multiplier-bits": 15, "high-multiplier-bits": 31}
+    assert options["quantize"] == {"multiplier-bits": 15, "high-multiplier-bits": 31, "float-results": False}
     assert all(row["about"] for row in rows)
     table = run("--list-passes").stdout
     assert all(row["name"] in table for row in rows)

@@ -77,6 +77,7 @@ METRICS: dict[str, Metric] = {
         Metric("ATOL", lambda a, b: float((a - b).abs().max()) if a.numel() else 0.0, True, "largest absolute error"),
     )
 }
+"""Measures of how far two arrays lie apart, by their published names."""
 
 
 def checked_metric(name: str) -> Metric:

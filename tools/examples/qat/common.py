@@ -110,6 +110,7 @@ class HbirModule(nn.Module):
         self.output_unflattener = hb4.get_hbir_output_unflattener(hbir_module)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 pictures (N, 3, H, W) to scores (N, classes)."""
         return _in_batches(self._whole, self.size, x.cpu())
 
     def _whole(self, x: torch.Tensor) -> torch.Tensor:
@@ -126,4 +127,5 @@ class BinaryModule(nn.Module):
         self.size = function.flatten_inputs[0].shape[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 pictures (N, 3, H, W) to scores (N, classes)."""
         return _in_batches(lambda part: torch.from_numpy(self.function(np.asarray(part))[0]), self.size, x.cpu())

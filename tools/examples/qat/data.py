@@ -23,6 +23,7 @@ from hbir.errors import ConfigError
 __all__ = ["SIZE", "Pictures", "batches", "load_pictures", "split"]
 
 SIZE = 32
+"""Pixels along each side of a picture."""
 CIFAR10 = "cifar-10-batches-py"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package `dataset-fashion-mnist` puts its files."""

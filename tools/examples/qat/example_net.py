@@ -55,6 +55,7 @@ class ExampleNet(nn.Module):
         self.dequant = DeQuantStub()
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Two float32 pictures (N, 1, H, W) to one map."""
         x = self.quant(x)
         y = self.quant_y(y)
         x = self.bn(self.conv(x))

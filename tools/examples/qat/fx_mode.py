@@ -39,6 +39,7 @@ from tools.examples.qat.mobilenet import PRETRAINED, MobileNetV2, QATReadyMobile
 __all__ = ["STAGES", "get_args", "get_model_fx", "main"]
 
 STAGES = ("float", "calib", "qat", "int_infer", "compile", "visualize")
+"""The stages of the script, in their order."""
 DEFAULT_EPOCHS = {"float": 10, "qat": 1}
 BINARY = "model.hbm"
 

@@ -16,6 +16,7 @@ from hbir.torch.quantization import DeQuantStub, QuantStub
 __all__ = ["PRETRAINED", "MobileNetV2", "QATReadyMobileNetV2", "load_pretrain"]
 
 PRETRAINED = "mobilenet_v2-b0353104.pth"
+"""The file of the ImageNet weights, by its published name."""
 
 # Expansion, channels, blocks, stride of the first block: table 2 of the article.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -44,6 +45,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 pictures (N, 3, H, W) to scores; of a block, a map to a map."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -78,6 +80,7 @@ class MobileNetV2(nn.Module):
         nn.init.zeros_(self.classifier[1].bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 pictures (N, 3, H, W) to scores; of a block, a map to a map."""
         x = self.features(x)
         x = nn.functional.adaptive_avg_pool2d(x, (1, 1))
         return self.classifier(torch.flatten(x, 1))
@@ -101,6 +104,7 @@ class QATReadyMobileNetV2(MobileNetV2):
         self.dequant = DeQuantStub()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 pictures (N, 3, H, W) to scores; of a block, a map to a map."""
         x = self.quant(x)
         x = super().forward(x)
         return self.dequant(x)

@@ -52,6 +52,7 @@ class SmallModel(nn.Module):
         return self.linear2(self.relu(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Float32 rows (N, L, 256) to results of 60."""
         return self.dequant(self.linear3(self.first_half(x)))
 
 
@@ -63,6 +64,7 @@ class InAndOutModel(SmallModel):
         self.quant_out = QuantStub()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Float32 rows (N, L, 256) to results of 60."""
         # The pair of stubs says that what leaves is to be precise: without it linear2 would give the int8 that linear3 reads.
         y_out = self.dequant(self.first_half(x))
         z = self.linear3(self.quant_out(y_out))

@@ -73,6 +73,7 @@ class ConvModule(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         return self.activate(self.bn(self.conv(x)))
 
     def fuse_modules(self) -> None:
@@ -100,6 +101,7 @@ class ResBlock(nn.Module):
         self.add = torch.ao.nn.quantized.FloatFunctional()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         return self.add.add(self.conv2(self.conv1(x)), x)
 
 
@@ -119,6 +121,7 @@ class Darknet(FusedModule):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         x = self.conv1(self.quant(x))
         found: list[torch.Tensor] = []
         for stage in self.stages:
@@ -153,6 +156,7 @@ class Neck(FusedModule):
         self.cat = nn.ModuleList([torch.ao.nn.quantized.FloatFunctional() for _ in range(2)])
 
     def forward(self, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         found = [self.detect[0](feats[0])]
         for level, x in enumerate(feats[1:]):
             above = self.upsample[level](self.convs[level](found[-1]))
@@ -186,6 +190,7 @@ class Head(nn.Module):
             cast(ConvModule, module).fuse_modules()
 
     def forward(self, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         return tuple(
             self.dequant[level](self.convs_pred[level](self.convs_bridge[level](x))) for level, x in enumerate(feats)
         )
@@ -217,6 +222,7 @@ class YOLOV3(nn.Module):
         self.bbox_head = Head(config)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         return self.bbox_head(self.neck(self.backbone(x)))
 
 
@@ -228,6 +234,7 @@ class DeployModel(nn.Module):
         self.backbone, self.neck, self.bbox_head = backbone, neck, bbox_head
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Float32 maps (N, C, H, W), one or one for each level."""
         return self.bbox_head(self.neck(self.backbone(x)))
 
 
