@@ -7,6 +7,7 @@ observer remembers is part of a state dict: scales alone are, so that models wit
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def symmetric_scale(low: torch.Tensor, high: torch.Tensor, dtype: QuantDType) ->
     return (reach / largest).clamp(min=SMALLEST_SCALE).float()
 
 
-class Observer(torch.nn.Module):
+class Observer(torch.nn.Module, ABC):
     """The base of all observers: watches values, and derives a symmetric scale from them.
 
     `axis` is the axis of which each slice has a scale of its own, None for one scale. `averaging_constant` is the weight of
@@ -75,21 +76,21 @@ class Observer(torch.nn.Module):
         """What `print` shows of it."""
         return f"dtype={self.dtype}" + ("" if self.axis is None else f", axis={self.axis}")
 
+    @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Watch values for a calibration; they come back as they are. Raises TrainingError HB0940 for NaN and infinity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self, x: torch.Tensor) -> None:
         """Watch values of a training step. Warns of NaN and infinity (HB0949), and does not follow them."""
-        raise NotImplementedError
 
     def seed(self, scale: torch.Tensor | None) -> None:
         """Begin anew; with a scale that was loaded, training begins there."""
         del scale
 
+    @abstractmethod
     def scale(self) -> torch.Tensor | None:
         """The scale of what was seen, float32 of shape (1,) or (slices,); None while nothing was."""
-        raise NotImplementedError
 
 
 def finite(low: torch.Tensor, high: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import library
 
 from hbir.torch.tracing.calls import Call
 
@@ -22,7 +23,7 @@ _left: list[Call] = []
 _NUMBER = "_hbir_number"
 
 
-@torch.library.custom_op("hbir::leave", mutates_args=())
+@library.custom_op("hbir::leave", mutates_args=())
 def _leave(x: torch.Tensor, number: int) -> torch.Tensor:
     del number
     return x.clone()

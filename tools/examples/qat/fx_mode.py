@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -137,7 +137,7 @@ def train(model: nn.Module, job: Job, stage: str) -> None:
     size = job.args.train_batch_size
     steps = max(1, len(job.train) // ranks // min(size, len(job.train) // ranks))
     # Depthwise convolutions are fastest with the channels last.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cast(Any, model).to(memory_format=torch.channels_last)
     optimizer, scheduler = (float_optim_config if stage == "float" else qat_optim_config)(model, steps * max(1, epochs))
     together = job.processes.together(model, job.device)
     best = -1.0

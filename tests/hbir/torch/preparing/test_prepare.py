@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -113,7 +113,7 @@ def test_wrong_arguments() -> None:
     with pytest.raises(TrainingError, match="HB0935"):
         prepare(Base().eval())
     with pytest.raises(TrainingError, match="HB0933"):
-        prepare("model", torch.randn(X))  # type: ignore[arg-type]
+        prepare(cast(Any, "model"), torch.randn(X))
     prepared = prepare(Base().eval(), torch.randn(X))
     refused("HB0934", prepared)
     with pytest.raises(TrainingError, match="HB0932"):

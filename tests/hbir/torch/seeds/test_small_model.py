@@ -79,8 +79,8 @@ def run(model: nn.Module, march: March) -> tuple[nn.Module, Module, torch.Tensor
     return calib_model, export(calib_model, example_input), example_input
 
 
-def results(value: object) -> list[torch.Tensor]:
-    return [value] if isinstance(value, torch.Tensor) else list(value)  # type: ignore[call-overload]
+def results(value: torch.Tensor | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return [value] if isinstance(value, torch.Tensor) else list(value)
 
 
 def agree(calib_model: nn.Module, quantized: Module, x: torch.Tensor, path: Path) -> None:
