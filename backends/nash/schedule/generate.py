@@ -213,7 +213,8 @@ class _NodeWriter:
         w, node = self.writer, self.node
         x = self._piece_part("x", part, place).of(node.reads["x"])
         at = self._turn([x])
-        operands = {"x": self._operand(at, "x", part, place), **self._constants(at, place, out)}
+        # No other constant: a residual comes in once, with the last piece.
+        operands = {"x": self._operand(at, "x", part, place), **self._weights(at, place)}
         if sums is not None:
             operands["partial"] = sums
         dtype = "i32" if x.dtype == "i8" else "i64"

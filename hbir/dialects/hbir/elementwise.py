@@ -109,7 +109,7 @@ class PowOp(BinaryOp):
 
     @staticmethod
     def evaluate(a: Array, b: Array) -> Array:
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.asarray(np.power(a, b))
 
 

@@ -41,6 +41,10 @@ CONVOLUTIONS: dict[str, tuple[str, str, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+_ADDED = "a = Conv <pads = [0,64,0,64]> (x, w) y = Add (a, positions)"
+_POSITIONS = {"w": (12, 16, 1, 128), "positions": (2, 12, 1, 91)}
+
+
 def integer_network(
     name: str, bits: int = 8, march: str = "nash-e"
 ) -> tuple[Module, list[dict[str, npt.NDArray[Any]]]]:
@@ -81,6 +85,21 @@ def test_what_the_engine_does_not_take_whole_runs_on_it_in_pieces(name: str, bit
 def test_pieces_on_several_cores(name: str) -> None:
     module, feeds = integer_network(name, march="nash-p")
     assert_equal_outputs(module, compiled(module, "nash-p", opt=1, core_num=3), feeds, check=True)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_constant_residual_comes_in_with_the_last_piece(bits: int) -> None:
+    rng = np.random.default_rng(7)
+    constants = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in _POSITIONS.items()}
+    module = export(text_model(_ADDED, "(float[2,16,1,90] x) => (float[2,12,1,91] y)", constants=constants))
+    feeds = [{"x": rng.uniform(-1, 3, (2, 16, 1, 90)).astype(np.float32)}]
+    integer = convert(calibrate(module, feeds, activation_bits=bits), "nash-e")
+    for march in (MARCH, replace(MARCH, l1m_bytes=48 << 10)):
+        binary = compiled(integer, march, opt=1)
+        assert_the_engine_takes_all(binary, march)
+        ran = [d.operands for d in binary.models[0].program.decoded if d.opcode.name == "CONV"]
+        assert any("residual" in operands for operands in ran) and any("partial" in operands for operands in ran)
+        assert_equal_outputs(integer, binary, feeds, check=True)
 
 
 @pytest.mark.parametrize("l1m", [10 << 10, 4 << 20])
