@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from xdsl.dialects.builtin import f32, i8, i16, i32, i64
@@ -13,24 +13,91 @@ from hbir.dialects.base import HbOperation, shape_of
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.testing.graphs import Generator, Graph
+from hbir.testing.ranges import LARGEST
 from hbir.testing.values import filled
 
-__all__ = ["BOUNDS", "FLOAT_GENERATORS", "QAT_GENERATORS", "batch_norm", "conv_parts"]
+__all__ = [
+    "DOMAINS",
+    "FLOAT_GENERATORS",
+    "NUMBERS",
+    "QAT_GENERATORS",
+    "add_function",
+    "batch_norm",
+    "bounds",
+    "conv_parts",
+    "inside",
+    "other_operand",
+]
 
-# Functions without poles: a chain of operations may bring any float to their input.
-_FUNCTIONS = {
-    "sigmoid": (None,),
-    "tanh": (None,),
-    "relu": (None,),
-    "silu": (None,),
-    "hardswish": (None,),
-    "gelu": (None,),
-    "hardsigmoid": (None, (1 / 6, 0.5), (0.2, 0.5)),
-    "leaky_relu": (None, (0.1,)),
-    "abs": (None,),
+_INF = float("inf")
+
+NUMBERS = (0.0, 1.0, 6.0, -1.0, 0.5, -0.5, 3.0, -3.0, 2.0, 0.1, -0.1, 1e-3, -6.0, 20.0, 127.0)
+"""Numbers that networks and formats have in particular places."""
+
+Domain: TypeAlias = tuple[tuple[float, ...] | None, float, float]
+
+_EVERYWHERE = (None, -_INF, _INF)
+DOMAINS: dict[str, tuple[Domain, ...]] = {
+    "sigmoid": (_EVERYWHERE,),
+    **dict.fromkeys(("tanh", "relu", "silu", "hardswish", "gelu", "abs", "gelu_tanh", "mish", "neg"), (_EVERYWHERE,)),
+    **dict.fromkeys(("erf", "softplus", "softsign", "square", "identity", "ceil", "floor", "round"), (_EVERYWHERE,)),
+    "sign": (_EVERYWHERE,),
+    "hardsigmoid": tuple((p, -_INF, _INF) for p in (None, (1 / 6, 0.5), (0.2, 0.5), (0.5, 0.25), (-1.0, 0.0))),
+    "leaky_relu": tuple((p, -_INF, _INF) for p in (None, (0.1,), (0.5,), (0.0,), (-1.0,), (2.0,))),
+    "elu": tuple((p, -_INF, _INF) for p in (None, (0.5,), (2.0,), (0.0,))),
+    "swish": tuple((p, -_INF, _INF) for p in (None, (1.702,), (-1.0,), (0.5,))),
+    "affine": tuple((p, -_INF, _INF) for p in ((2.0, 0.5), (-1.0, 0.0), (1 / 6, 3.0), (1.0,), (0.0, 1.0), None)),
+    "clip": tuple((p, -_INF, _INF) for p in ((0.0, 6.0), (-1.0, 1.0), (-0.5, 3.0), (1.0, 1.0), None)),
+    "exp": ((None, -40.0, 40.0), (None, -_INF, 0.0)),
+    "cos": ((None, -64.0, 64.0),),
+    "sin": ((None, -64.0, 64.0),),
+    "log": ((None, 1e-6, _INF),),
+    "sqrt": ((None, 0.0, _INF), (None, 1e-3, _INF)),
+    "rsqrt": ((None, 1e-6, _INF),),
+    "reciprocal": ((None, 1e-3, _INF), (None, -_INF, -1e-3)),
+    "pow": (
+        *((p, -_INF, _INF) for p in (None, (2.0,), (3.0,), (1.0,), (0.0,))),
+        *((p, 0.0, _INF) for p in ((0.5,), (1.5,))),
+        *((p, 1e-3, _INF) for p in ((-1.0,), (-0.5,), (-2.0,))),
+    ),
 }
-BOUNDS = ((0.0, None), (0.0, 6.0), (None, 1.0), (-1.0, 1.0), (None, None))
-"""Lower and upper bounds of clips and of what layers fuse."""
+"""For each function, parameters with the part of the line where they have finite values that are not too large."""
+_STEPS = ("ceil", "floor", "round", "sign")
+_SMOOTH = ("cos", "exp", "sin")
+
+
+def bounds(g: Graph) -> tuple[float | None, float | None]:
+    """Lower and upper bound of a clip, or of what a layer fuses; equal ones are legal."""
+    kind = g.choose(("relu", "both", "relu6", "both", "low", "high", "none"))
+    if kind in ("relu", "relu6"):
+        return 0.0, 6.0 if kind == "relu6" else None
+    low = g.choose(NUMBERS) if kind in ("both", "low") else None
+    high = g.choose([n for n in NUMBERS if low is None or n >= low]) if kind in ("both", "high") else None
+    return low, high
+
+
+def inside(g: Graph, x: SSAValue, low: float, high: float) -> SSAValue:
+    """`x`, brought between two numbers, one of them 0 or beyond, in one of the ways of networks, where it is not there yet."""
+    least, most = g.range(x)
+    if low <= least and most <= high:
+        return x
+    positive = low >= 0 and high == _INF
+    way = g.choose(("clip", "abs", "square", "root", "maximum", "exp") if positive else ("clip",))
+    if way == "clip":
+        # Somewhat inside, now and then.
+        low = g.choose([low, *(n for n in NUMBERS if low < n <= high)]) if low > -_INF else low
+        high = g.choose([high, *(n for n in NUMBERS if low <= n < high)]) if g.maybe() else high
+        return g.add(f.ClipOp.make(x, min=None if low == -_INF else low, max=None if high == _INF else high))
+    if way == "root":
+        root = g.add(f.FunctionOp.make(inside(g, x, 0.0, _INF), function="sqrt", parameters=None))
+        return g.add(f.ClipOp.make(root, min=g.choose([max(low, 1e-3), 0.5, 2.0, 0.1]), max=None))
+    if way == "exp":
+        x = g.add(f.ClipOp.make(x, min=-6.0, max=6.0)) if least < -6 or most > 6 else x
+        return g.add(f.FunctionOp.make(x, function="exp", parameters=None))
+    if way != "maximum":
+        x = g.add(f.FunctionOp.make(x, function=way, parameters=None))
+    added = g.constant(np.array(g.choose([low or 1e-3, 1.0, 1e-2, 0.5]), np.float32), f32)
+    return g.add((f.MaximumOp if way == "maximum" else f.AddOp).make(x, added))
 
 
 def _window(g: Graph, size: int) -> tuple[int, int, int, int, int]:
@@ -60,7 +127,7 @@ def conv_parts(g: Graph, x: SSAValue) -> tuple[SSAValue, SSAValue | None, dict[s
 def _conv2d(g: Graph) -> SSAValue:
     x = g.value(4)
     weight, bias, geometry, _ = conv_parts(g, x)
-    low, high = g.choose(BOUNDS)
+    low, high = bounds(g)
     plain = f.Conv2dOp.make(x, weight, bias, None, **geometry, min=low, max=high)
     if not g.integer(0, 2):
         residual = g.value(shape=shape_of(plain.output.type))
@@ -83,7 +150,7 @@ def _conv_transpose2d(g: Graph) -> SSAValue:
 
 def _linear(g: Graph) -> SSAValue:
     x = g.value(g.choose((2, 3, 4, 1)))
-    cout, (low, high) = g.integer(1, 4), g.choose(BOUNDS)
+    cout, (low, high) = g.integer(1, 4), bounds(g)
     weight = g.floats((cout, shape_of(x.type)[-1]), 0.5)
     return g.add(f.LinearOp.make(x, weight, g.floats((cout,)) if g.integer(0, 1) else None, min=low, max=high))
 
@@ -97,14 +164,14 @@ def _matmul(g: Graph) -> SSAValue:
     return g.add(f.MatmulOp.make(a, b))
 
 
-def _other_operand(g: Graph, x: SSAValue, reach: float = 1.0) -> SSAValue:
+def other_operand(g: Graph, x: SSAValue, reach: float = 1.0, *, steady: bool = False) -> SSAValue:
     """A second operand that broadcasts: a constant or a value, of the same shape, per channel, or a scalar."""
     shape = shape_of(x.type)
     kind = g.choose(("same", "same", "scalar", "channel", "ones", "neutral"))
     if kind == "same":
-        return g.value(shape=shape, other_than=x)
+        return g.value(shape=shape, other_than=x, steady=steady)
     if kind == "neutral":
-        return g.constant(np.full(shape[-1:], g.choose((0.0, 1.0, 2.0, 6.0)), np.float32), f32)
+        return g.constant(np.full(shape[-1:], g.choose(NUMBERS), np.float32), f32)
     wanted = {"scalar": (), "channel": shape[-1:], "ones": (1,) * len(shape)}[kind]
     return g.floats(wanted, reach)
 
@@ -112,18 +179,33 @@ def _other_operand(g: Graph, x: SSAValue, reach: float = 1.0) -> SSAValue:
 def _binary(kind: type[f.BinaryOp]) -> Generator:
     def generate(g: Graph) -> SSAValue:
         x = g.value(None)
-        other = _other_operand(g, x)
-        if kind is f.DivOp:  # by constants away from zero
-            shape = shape_of(other.type)
-            other = g.constant((1.0 + np.abs(filled(shape, "float32", g.integer(0, 99)))).astype(np.float32), f32)
-            if g.integer(0, 1):
-                other = g.constant(np.full(shape, g.choose((2.0, 0.25, 6.0)), np.float32), f32)
-        if kind is f.PowOp:
-            other = g.constant(np.array(g.choose((2.0, 1.0, 3.0)), np.float32), f32)
-        operands = (x, other) if kind in (f.DivOp, f.PowOp) or g.integer(0, 1) else (other, x)
-        return g.add(kind.make(*operands))
+        other = other_operand(g, x)
+        return g.add(kind.make(*((x, other) if g.maybe() else (other, x))))
 
     return generate
+
+
+def _div(g: Graph) -> SSAValue:
+    """By constants and by values, both away from zero."""
+    x = g.value(None)
+    kind = g.choose(("number", "constant", "value", "value"))
+    if kind == "value":
+        divisor = inside(g, other_operand(g, x, steady=True), *g.choose(((1e-3, _INF), (0.1, _INF), (-_INF, -0.1))))
+        # One over something, now and then.
+        numerator = g.constant(np.array(g.choose((1.0, -2.0)), np.float32), f32) if g.maybe() else x
+        return g.add(f.DivOp.make(numerator, divisor))
+    shape = g.choose(((), shape_of(x.type)[-1:], shape_of(x.type)))
+    if kind == "number":
+        return g.add(f.DivOp.make(x, g.constant(np.full(shape, g.choose((2.0, 0.25, 6.0, -3.0)), np.float32), f32)))
+    array = 1.0 + np.abs(filled(shape, "float32", g.integer(0, 99)))
+    return g.add(f.DivOp.make(x, g.constant(array.astype(np.float32), f32)))
+
+
+def _pow(g: Graph) -> SSAValue:
+    """Whole powers of anything, others of what is positive."""
+    exponent, low = g.choose(((2.0, -_INF), (1.0, -_INF), (3.0, -_INF), (0.5, 1e-3), (-1.0, 1e-3), (-0.5, 1e-3)))
+    x = inside(g, g.value(None, steady=low > 0), low, _INF)
+    return g.add(f.PowOp.make(x, g.constant(np.array(exponent, np.float32), f32)))
 
 
 def batch_norm(g: Graph, x: SSAValue) -> SSAValue:
@@ -157,21 +239,32 @@ def _reduce(g: Graph) -> SSAValue:
     x = g.value(g.integer(1, 4))
     axes = [axis for axis in range(len(shape_of(x.type))) if g.integer(0, 1)]
     kind = g.choose(("mean", "sum", "max", "min", "prod"))
+    reach, count = max(2.0, *map(abs, g.range(x))), int(np.prod([shape_of(x.type)[axis] for axis in axes]))
+    if kind == "prod" and count * np.log2(reach) > np.log2(LARGEST):
+        kind = "max"  # a product of many overflows
     return g.add(f.ReduceOp.make(x, kind=kind, axes=axes, keep=bool(g.integer(0, 1))))
 
 
 def _argmax(g: Graph) -> SSAValue:
-    x = g.value(g.integer(1, 4))
-    return g.add(f.ArgmaxOp.make(x, axis=g.integer(0, len(shape_of(x.type)) - 1), keep=bool(g.integer(0, 1))))
+    x = g.value(g.integer(1, 4), steady=True)
+    return g.add(f.ArgmaxOp.make(x, axis=g.integer(0, len(shape_of(x.type)) - 1), keep=g.maybe()))
 
 
-def _function(g: Graph) -> SSAValue:
-    name = g.choose(_FUNCTIONS)
-    return g.add(f.FunctionOp.make(g.value(None), function=name, parameters=g.choose(_FUNCTIONS[name])))
+def add_function(g: Graph, x: SSAValue | None = None) -> SSAValue:
+    """A function of a value, which is brought to where the function has one."""
+    name = g.choose(DOMAINS if x is None or x in g.steady else [n for n in DOMAINS if not _careful(n)])
+    parameters, low, high = g.choose(DOMAINS[name])
+    x = inside(g, g.value(None, steady=_careful(name)) if x is None else x, low, high)
+    return g.add(f.FunctionOp.make(x, function=name, parameters=parameters))
+
+
+def _careful(name: str) -> bool:
+    """Whether a function has steps, or is steep somewhere."""
+    return name in _STEPS or (name not in _SMOOTH and any(domain[1:] != (-_INF, _INF) for domain in DOMAINS[name]))
 
 
 def _clip(g: Graph) -> SSAValue:
-    low, high = g.choose(BOUNDS)
+    low, high = bounds(g)
     return g.add(f.ClipOp.make(g.value(None), min=low, max=high))
 
 
@@ -226,7 +319,7 @@ def _pad(g: Graph) -> SSAValue:
     x = g.value(None)
     shape = shape_of(x.type)
     before, after = ([g.integer(0, min(2, n - 1)) for n in shape] for _ in range(2))
-    mode, value = g.choose(("constant", "constant", "edge", "reflect")), g.choose((0.0, 1.0, -0.5, -float("inf")))
+    mode, value = g.choose(("constant", "constant", "edge", "reflect")), g.choose(NUMBERS)
     return g.add(f.PadOp.make(x, before=before, after=after, mode=mode, value=value if mode == "constant" else 0.0))
 
 
@@ -277,7 +370,7 @@ FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
     f.Conv2dOp: _conv2d,
     f.ConvTranspose2dOp: _conv_transpose2d,
     f.ExpandOp: _expand,
-    f.FunctionOp: _function,
+    f.FunctionOp: add_function,
     f.LinearOp: _linear,
     f.MatmulOp: _matmul,
     f.MaxPoolOp: _pool(f.MaxPoolOp),
@@ -290,6 +383,8 @@ FLOAT_GENERATORS: dict[type[HbOperation], Generator] = {
     f.SoftmaxOp: _softmax,
     f.TransposeOp: _transpose,
     **{kind: _binary(kind) for kind in f.BINARY_OPS},
+    f.DivOp: _div,
+    f.PowOp: _pow,
 }
 """For each operation of the dialect hbir, what adds one to a graph."""
 QAT_GENERATORS: dict[type[HbOperation], Generator] = {FakeQuantOp: _fake_quant}

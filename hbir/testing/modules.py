@@ -14,15 +14,16 @@ from hbir.module import Module
 from hbir.testing.checked import checked_choices, checked_count, refusal
 from hbir.testing.float_graphs import FLOAT_GENERATORS, QAT_GENERATORS
 from hbir.testing.float_idioms import IDIOMS
-from hbir.testing.graphs import Generator, Graph, Seeded, SeededGraph
-from hbir.testing.quantized_graphs import QUANTIZED_GENERATORS, QUANTIZED_IDIOMS
+from hbir.testing.graphs import Generator, Graph, Seeded, SeededGraph, TapeGraph
+from hbir.testing.quantized_graphs import QUANTIZED_GENERATORS
+from hbir.testing.quantized_idioms import QUANTIZED_IDIOMS
 
 __all__ = ["GENERATORS", "Generated", "generate", "modules", "operations"]
 
-_MORE = 9
+_MORE = 17
 """One in so many more: how often a module ends before it has all the operations that it may have."""
 
-_COMMON = 3
+_COMMON = 4
 """How many times as often as a single operation an idiom is drawn: faults of passes show in what passes look for."""
 
 _SHOWN = 64
@@ -71,7 +72,7 @@ def operations(kind: type[HbOperation]) -> st.SearchStrategy[Module]:
 
 @st.composite
 def _operations(draw: st.DrawFn, kind: type[HbOperation]) -> Module:
-    graph = Graph(draw)
+    graph = TapeGraph(draw)
     GENERATORS[kind](graph)
     return _generated(graph)
 
@@ -93,7 +94,7 @@ def modules(dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> st.SearchS
 
 @st.composite
 def _modules(draw: st.DrawFn, dialects: Sequence[str], max_ops: int) -> Module:
-    return _generated(_filled(Graph(draw), dialects, max_ops))
+    return _generated(_filled(TapeGraph(draw), dialects, max_ops))
 
 
 def generate(choices: Seeded, dialects: Sequence[str] = ("hbir",), max_ops: int = 6) -> Module:
@@ -113,8 +114,11 @@ def _checked(dialects: Sequence[str], max_ops: int) -> tuple[Sequence[str], int]
 def _filled(graph: Graph, dialects: Sequence[str], max_ops: int) -> Graph:
     generators = [generator for name in dialects for generator in _DIALECTS[name]]
     for _ in range(max_ops):
+        graph.operation()
         graph.choose(generators)(graph)
         # Asked each time, rather than once for all: an operation in the middle can then be taken out while shrinking.
         if not graph.integer(0, _MORE):
             break
+    if all(isinstance(op, ConstantOp) for op in graph.block.ops):
+        generators[0](graph)  # of idioms every part may be absent
     return graph

@@ -21,10 +21,11 @@ from hbir.numerics.lut import (
     int16_segmented_table,
     reciprocal_table,
 )
+from hbir.testing.float_graphs import DOMAINS
 from hbir.testing.graphs import Generator, Graph
 from hbir.testing.values import filled
 
-__all__ = ["QUANTIZED_GENERATORS", "QUANTIZED_IDIOMS"]
+__all__ = ["QUANTIZED_GENERATORS", "add_conv", "add_sum", "element_of", "grid_near", "rescaled"]
 
 i8, i16, i48 = IntegerType(8), IntegerType(16), IntegerType(48)
 
@@ -32,7 +33,7 @@ _FACTORS = (1.0, 100.0, 0.37, 1000.0, 2.0, 0.25, 0.015625)
 """Steps of a result in those of its exact value: many a bit lost, exact ties (2: every odd sum is a half), saturation."""
 
 
-def _grid_near(g: Graph, scale: float, bits: tuple[int, ...] = (8, 16)) -> UniformQuantizedType:
+def grid_near(g: Graph, scale: float, bits: tuple[int, ...] = (8, 16)) -> UniformQuantizedType:
     """A result grid whose steps are within a few orders of magnitude of `scale`."""
     return g.grid(bits, scales=[float(np.float32(scale * k)) for k in _FACTORS])
 
@@ -50,17 +51,25 @@ def _bits(grid: UniformQuantizedType) -> int:
 
 
 def _clamp(g: Graph, grid: UniformQuantizedType) -> dict[str, int]:
+    """The whole range of a grid; from zero up, as relu has it; or any part of it, of one code even."""
     low, high = grid.limits
-    return {"low": grid.zero_point, "high": high} if not g.integer(0, 2) else {"low": low, "high": high}
+    kind = g.choose(("whole", "whole", "whole", "whole", "relu", "relu", "part"))
+    if kind == "relu":
+        low = grid.zero_point
+    elif kind == "part":
+        low, high = sorted(g.choose((low, high, grid.zero_point, g.integer(low, high))) for _ in range(2))
+    return {"low": low, "high": high}
 
 
-def _element(value: SSAValue) -> UniformQuantizedType:
+def element_of(value: SSAValue) -> UniformQuantizedType:
+    """The grid of a value."""
     return quantized_element(value.type)
 
 
-def _conv2d(g: Graph) -> SSAValue:
-    x = g.quantized(4)
-    xe, (_, h, w, c) = _element(x), shape_of(x.type)
+def add_conv(g: Graph, x: SSAValue | None = None) -> SSAValue:
+    """A convolution of a value of rank 4: rescaled, with a residual, or as it was added up."""
+    x = g.quantized(4) if x is None else x
+    xe, (_, h, w, c) = element_of(x), shape_of(x.type)
     kh, kw, sh, sw = g.integer(1, min(3, h)), g.integer(1, min(3, w)), g.integer(1, 2), g.integer(1, 2)
     groups = g.choose([n for n in (1, c) if c % n == 0])
     cout = groups * g.integer(1, 2)
@@ -83,14 +92,14 @@ def _conv2d(g: Graph) -> SSAValue:
     products = np.float64(xe.scale) * we.scale_array.astype(np.float64)
     names = ("common_scale", "residual_multiplier", "residual_shift", "output_multiplier", "output_shift")
     absent: dict[str, Any] = dict.fromkeys(names)
-    kind = g.choose(("plain", "raw", "residual"))
+    kind = g.choose(("plain", "plain", "raw", "residual"))
     if kind == "raw" and not wide:
         axis = 3 if per_channel else -1
         raw = UniformQuantizedType.get(32, products.tolist() if per_channel else float(products[0]), axis=axis)
         low, high = raw.limits
         values = {**geometry, **absent, "multiplier": None, "shift": None, "low": low, "high": high, "grid": raw}
         return g.add(q.Conv2dOp.make(x, weight, bias, None, **values))
-    grid = _grid_near(g, float(products.max()) * 64)
+    grid = grid_near(g, float(products.max()) * 64)
     m, s = _multiplier(products / grid.scale, 15 if wide else _bits(grid))
     values = {**geometry, **absent, "multiplier": m, "shift": s, "grid": grid, **_clamp(g, grid)}
     made = q.Conv2dOp.make(x, weight, bias, None, **values)
@@ -98,11 +107,11 @@ def _conv2d(g: Graph) -> SSAValue:
         return g.add(made)
     residual = g.quantized(shape=shape_of(made.output.type), bits=(8, 16))
     largest = float(products.max()) * 2 ** (8 if bits == 8 else 15) * 2**xe.bits * kh * kw * c
-    largest = max(largest + float(products.max()) * 2**16, _element(residual).scale * 2**16)
+    largest = max(largest + float(products.max()) * 2**16, element_of(residual).scale * 2**16)
     common = float(2.0 ** np.ceil(np.log2(largest / 2**29)))
     m, s = _multiplier(products / common, 15 if wide else 31)
-    rm, rs = _multiplier(_element(residual).scale / common, 31)
-    grid = _grid_near(g, common * 2**14)
+    rm, rs = _multiplier(element_of(residual).scale / common, 31)
+    grid = grid_near(g, common * 2**14)
     om, os = _multiplier(common / grid.scale, _bits(grid))
     values |= {"multiplier": m, "shift": s, "common_scale": common, "residual_multiplier": rm, "residual_shift": rs}
     values |= {"output_multiplier": om, "output_shift": os, "grid": grid, **_clamp(g, grid)}
@@ -112,10 +121,10 @@ def _conv2d(g: Graph) -> SSAValue:
 def _matmul(g: Graph) -> SSAValue:
     a = g.quantized(g.integer(2, 4))
     *batch, _, depth = shape_of(a.type)
-    b = g.quantized(shape=(*batch, depth, g.integer(1, 4)), bits=(_element(a).bits,))
-    product = np.float64(_element(a).scale) * _element(b).scale
-    grid = _grid_near(g, float(product) * 64)
-    m, s = _multiplier(product / grid.scale, 15 if _element(a).bits == 16 else _bits(grid))
+    b = g.quantized(shape=(*batch, depth, g.integer(1, 4)), bits=(element_of(a).bits,))
+    product = np.float64(element_of(a).scale) * element_of(b).scale
+    grid = grid_near(g, float(product) * 64)
+    m, s = _multiplier(product / grid.scale, 15 if element_of(a).bits == 16 else _bits(grid))
     return g.add(q.MatmulOp.make(a, b, multiplier=m, shift=s, grid=grid, **_clamp(g, grid)))
 
 
@@ -124,14 +133,16 @@ def _other(g: Graph, x: SSAValue) -> SSAValue:
     return g.quantized(shape=g.choose((shape, shape[-1:], (1,) * len(shape))))
 
 
-def _sum(kind: type[q.AddOp] | type[q.SubOp]) -> Generator:
+def add_sum(kind: type[q.AddOp] | type[q.SubOp], taken: SSAValue | None = None) -> Generator:
+    """What adds a sum, or a difference, of a value that is given or picked."""
+
     def generate(g: Graph) -> SSAValue:
-        a = g.quantized(None)
+        a = g.quantized(None) if taken is None else taken
         b = _other(g, a)
-        ae, be = _element(a), _element(b)
+        ae, be = element_of(a), element_of(b)
         common = 2.0 * max(ae.scale, be.scale) / (1 << (20 if max(ae.bits, be.bits) == 8 else 12))
         (am, as_), (bm, bs) = _multiplier(ae.scale / common, 31), _multiplier(be.scale / common, 31)
-        grid = _grid_near(g, max(ae.scale, be.scale))
+        grid = grid_near(g, max(ae.scale, be.scale))
         m, s = _multiplier(common / grid.scale, _bits(grid))
         left = {"lhs_multiplier": am, "lhs_shift": as_, "rhs_multiplier": bm, "rhs_shift": bs}
         return g.add(kind.make(a, b, common_scale=common, **left, multiplier=m, shift=s, grid=grid, **_clamp(g, grid)))
@@ -142,24 +153,25 @@ def _sum(kind: type[q.AddOp] | type[q.SubOp]) -> Generator:
 def _mul(g: Graph) -> SSAValue:
     a = g.quantized(None)
     b = _other(g, a)
-    product = np.float64(_element(a).scale) * _element(b).scale
-    grid = _grid_near(g, float(product) * 100)
+    product = np.float64(element_of(a).scale) * element_of(b).scale
+    grid = grid_near(g, float(product) * 100)
     m, s = _multiplier(product / grid.scale, _bits(grid))
     return g.add(q.MulOp.make(a, b, multiplier=m, shift=s, grid=grid, **_clamp(g, grid)))
 
 
 def _clamp_op(g: Graph) -> SSAValue:
     x = g.quantized(None)
-    low, high = _element(x).limits
+    low, high = element_of(x).limits
     bounds = sorted(g.integer(low, high) for _ in range(2))
     return g.add(q.ClampOp.make(x, low=bounds[0], high=bounds[1]))
 
 
-def _rescale(g: Graph) -> SSAValue:
-    x = g.quantized(None)
-    scale = _element(x).scale
-    grid = _grid_near(g, scale) if g.integer(0, 1) else g.grid((_element(x).bits,), scales=[scale])
-    m, s = _multiplier(scale / grid.scale, _bits(grid))
+def rescaled(g: Graph, x: SSAValue, grid: UniformQuantizedType | None = None) -> SSAValue:
+    """A value on another grid: one that is given, one with the same steps, or one with steps of a similar size."""
+    element = element_of(x)
+    if grid is None:
+        grid = grid_near(g, element.scale) if g.integer(0, 1) else g.grid((element.bits,), scales=[element.scale])
+    m, s = _multiplier(np.float64(element.scale) / grid.scale, _bits(grid))
     return g.add(q.RescaleOp.make(x, multiplier=m, shift=s, grid=grid))
 
 
@@ -174,7 +186,7 @@ def _dequantize(g: Graph) -> SSAValue:
     else:
         raw = UniformQuantizedType.get(32, np.linspace(1e-4, 1e-3, channels).tolist(), axis=3)
         x = g.input((1, 2, 2, channels), raw)
-    return g.add(q.DequantizeOp.make(x, grid=_element(x)))
+    return g.add(q.DequantizeOp.make(x, grid=element_of(x)))
 
 
 def _avg_pool(g: Graph) -> SSAValue:
@@ -187,11 +199,11 @@ def _avg_pool(g: Graph) -> SSAValue:
 
 def _reduce_sum(g: Graph) -> SSAValue:
     x = g.quantized(g.integer(1, 4))
-    shape, scale = shape_of(x.type), _element(x).scale
+    shape, scale = shape_of(x.type), element_of(x).scale
     axes = [axis for axis in range(len(shape)) if g.integer(0, 1)]
     reduced = int(np.prod([shape[axis] for axis in axes], dtype=np.int64))
     count = g.choose((1, reduced))
-    grid = _grid_near(g, scale * (1 if count == reduced else reduced))
+    grid = grid_near(g, scale * (1 if count == reduced else reduced))
     m, s = _multiplier(scale / (count * np.float64(grid.scale)), _bits(grid))
     keep = bool(g.integer(0, 1))
     return g.add(
@@ -205,8 +217,8 @@ def _resize(g: Graph) -> SSAValue:
     (yn, yd, oy), (xn, xd, ox) = (g.choose(((2, 1, 0), (4, 2, -1), (1, 1, 0), (6, 3, -1), (1, 2, 0))) for _ in range(2))
     rows, columns = g.integer(1, 6), g.integer(1, 6)
     border = ((rows - 1) * yd - (h - 1) * yn + oy, (columns - 1) * xd - (w - 1) * xn + ox)
-    grid = _grid_near(g, _element(x).scale, (8,))
-    m, s = _multiplier(_element(x).scale / (np.float64(grid.scale) * yn * xn), 15)
+    grid = grid_near(g, element_of(x).scale, (8,))
+    m, s = _multiplier(element_of(x).scale / (np.float64(grid.scale) * yn * xn), 15)
     options = {"scale": (yn, yd, xn, xd), "offset": (oy, ox), "border": border, "multiplier": m, "shift": s}
     return g.add(q.ResizeBilinearOp.make(x, **options, grid=grid, **_clamp(g, grid)))
 
@@ -227,7 +239,9 @@ def _softmax(g: Graph) -> SSAValue:
 
 def _function(g: Graph) -> SSAValue:
     x = g.quantized(None, bits=(8,))
-    name, parameters = g.choose((("sigmoid", None), ("tanh", None), ("hardswish", None), ("leaky_relu", (0.1,))))
+    # Tables saturate at poles, and have a value wherever the function has none.
+    name = g.choose(DOMAINS)
+    parameters, *_ = g.choose(DOMAINS[name])
     return g.add(q.FunctionOp.make(x, function=name, parameters=parameters, grid=g.grid((8,))))
 
 
@@ -268,10 +282,10 @@ def _segmented(g: Graph) -> SSAValue:
 
 
 QUANTIZED_GENERATORS: dict[type[HbOperation], Generator] = {
-    q.AddOp: _sum(q.AddOp),
+    q.AddOp: add_sum(q.AddOp),
     q.AvgPoolOp: _avg_pool,
     q.ClampOp: _clamp_op,
-    q.Conv2dOp: _conv2d,
+    q.Conv2dOp: add_conv,
     q.DequantizeOp: _dequantize,
     q.FunctionOp: _function,
     q.InterpolateOp: _interpolate,
@@ -279,26 +293,11 @@ QUANTIZED_GENERATORS: dict[type[HbOperation], Generator] = {
     q.MulOp: _mul,
     q.QuantizeOp: _quantize,
     q.ReduceSumOp: _reduce_sum,
-    q.RescaleOp: _rescale,
+    q.RescaleOp: lambda g: rescaled(g, g.quantized(None)),
     q.ResizeBilinearOp: _resize,
     q.SegmentedOp: _segmented,
     q.SoftmaxOp: _softmax,
-    q.SubOp: _sum(q.SubOp),
+    q.SubOp: add_sum(q.SubOp),
     q.TableOp: _table,
 }
 """For each operation of the dialect quantized, what adds one to a graph."""
-
-
-def _requantized(g: Graph) -> SSAValue:
-    """Two rescales in a row, as grids that were chosen apart leave them: most do not fold into one."""
-    x = g.quantized(None)
-    for _ in range(2):
-        scale = _element(x).scale
-        grid = _grid_near(g, scale)
-        m, s = _multiplier(scale / grid.scale, _bits(grid))
-        x = g.add(q.RescaleOp.make(x, multiplier=m, shift=s, grid=grid))
-    return x
-
-
-QUANTIZED_IDIOMS: tuple[Generator, ...] = (_requantized,)
-"""Several operations at once, in the forms that the passes on integers look for."""

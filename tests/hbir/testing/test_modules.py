@@ -8,15 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, find, given, settings
 from xdsl.dialects.builtin import DenseArrayBase, i8
 from xdsl.ir import Operation
 
 from hbir.dialects import hbir as f
 from hbir.dialects import quantized as q
-from hbir.dialects.base import shape_of
+from hbir.dialects.base import shape_of, tensor_type
+from hbir.ir.locations import layer_name
 from hbir.module import Module
+from hbir.numerics.functions import FUNCTIONS
 from hbir.testing import (
+    GENERATORS,
     Seeded,
     assert_round_trips,
     assert_same_semantics,
@@ -26,7 +29,9 @@ from hbir.testing import (
     quant_params,
     tensors,
 )
+from hbir.testing.graphs import SeededGraph
 from hbir.testing.modules import Generated
+from hbir.testing.ranges import input_range, result_range
 from hbir.testing.values import filled
 from passes import Pass, Pipeline, Promise
 
@@ -46,7 +51,7 @@ class Swapped(Pass):
 
 def test_a_fault_is_printed_as_a_few_operations() -> None:
     @settings(max_examples=200, derandomize=True, deadline=None)
-    @given(modules(("hbir",), 8))
+    @given(modules(("hbir",), 5))
     def check(module: Module) -> None:
         assert_same_semantics(module, Pipeline([Swapped()]).run(module))
 
@@ -127,11 +132,90 @@ def test_a_planted_fault_is_found_within_200_modules(name: str) -> None:
         check()
 
 
+@dataclass(frozen=True)
+class Unclipped(Pass):
+    """A faulty pass: clips are forgotten."""
+
+    name: ClassVar[str] = "unclipped"
+    promise: ClassVar[Promise] = Promise.EXACT
+
+    def run(self, module: Module) -> None:
+        for op in module[0].operations:
+            if isinstance(op, f.ClipOp):
+                op.output.replace_all_uses_with(op.input)
+
+
+def test_parts_of_an_idiom_go_while_an_example_shrinks() -> None:
+    def broken(module: Module) -> bool:
+        try:
+            assert_same_semantics(module, Pipeline([Unclipped()]).run(module))
+        except AssertionError:
+            return True
+        return False
+
+    smallest = find(
+        modules(("hbir",), 3),
+        broken,
+        settings=settings(max_examples=200, derandomize=True, deadline=None, database=None),
+    )
+    names = [op.name for op in smallest[0].operations if not isinstance(op, f.ConstantOp)]
+    assert names == ["hbir.clip"]
+
+
 def test_every_module_is_valid_and_runs() -> None:
-    for seed in range(60):
+    for seed in range(40):
         module = generate(Seeded(seed), ("hbir", "qat", "quantized"), 6)
         assert_round_trips(module)
-        module[0].feed(example_feeds(module[0], seed))
+        for name, value in module[0].feed(example_feeds(module[0], seed)).items():
+            assert np.isfinite(value).all(), (seed, name)
+
+
+@pytest.mark.parametrize("dialects", [("hbir",), ("hbir", "qat"), ("quantized", "hbir")], ids="-".join)
+def test_every_value_is_in_the_range_that_it_is_said_to_have(dialects: tuple[str, ...]) -> None:
+    for seed in range(60):
+        module = generate(Seeded(seed), dialects, 10)
+        known = {argument: input_range(tensor_type(argument.type)) for argument in module[0].operations[0].parent.args}
+        outside: list[str] = []
+
+        def look(op: Operation, results: Any, known: Any = known, outside: list[str] = outside) -> None:
+            if results[0].dtype == np.float32 and results[0].size:
+                low, high = known[op.results[0]]
+                slack = 1e-4 * max(abs(low), abs(high), 1.0)
+                if not (low - slack <= results[0].min() and results[0].max() <= high + slack):
+                    outside.append(f"{layer_name(op)}: {results[0].min()}, {results[0].max()} outside {low}, {high}")
+
+        for op in module[0].operations:
+            for result in op.results:
+                known[result] = result_range(op, known.__getitem__, module.constants)
+        module[0].feed(example_feeds(module[0], seed), look)
+        assert not outside, (seed, outside)
+
+
+def test_every_function_is_generated_with_parameters_of_all_numbers() -> None:
+    seen: dict[str, set[object]] = {}
+    bounds: set[object] = set()
+    for seed in range(600):
+        graph = SeededGraph(Seeded(seed))
+        for kind in (f.FunctionOp, f.ClipOp):
+            GENERATORS[kind](graph)
+        for op in graph.block.ops:
+            if isinstance(op, f.FunctionOp):
+                seen.setdefault(op.values["function"], set()).add(op.values["parameters"])
+            if isinstance(op, f.ClipOp):
+                bounds.add((op.values["min"], op.values["max"]))
+    assert set(seen) == set(FUNCTIONS)
+    assert all(len(seen[name]) > 1 for name, function in FUNCTIONS.items() if function.parameters)
+    assert len(bounds) > 40 and any(low == high for low, high in bounds)
+    assert any(low is not None and high is not None and low < 0 < high != -low for low, high in bounds)
+
+
+def test_operations_return_as_twins_with_operands_exchanged() -> None:
+    exchanged = 0
+    for seed in range(40):
+        ops = [op for op in generate(Seeded(seed), ("hbir",), 10)[0].operations if isinstance(op, f.BinaryOp)]
+        pairs = [(type(op), tuple(op.operands)) for op in ops]
+        exchanged += sum((kind, (b, a)) in pairs for kind, (a, b) in pairs if a is not b) // 2
+    assert exchanged >= 5
 
 
 def test_choices_make_the_same_module_again_and_smaller_ones() -> None:
@@ -140,7 +224,7 @@ def test_choices_make_the_same_module_again_and_smaller_ones() -> None:
         module = generate(choices, ("hbir", "quantized"), 6)
         assert str(generate(Seeded(99, choices.made), ("hbir", "quantized"), 6)) == str(module)
         # Whatever is left out of the choices, a module comes out.
-        for at in range(0, len(choices.made), 3):
+        for at in range(0, len(choices.made), 12):
             shorter = choices.made[:at] + choices.made[at + 2 :]
             generate(Seeded(0, shorter), ("hbir", "quantized"), 6).verify()
     assert len(generate(Seeded(0, []), ("hbir",), 6)[0].operations) == 1
