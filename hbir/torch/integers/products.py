@@ -89,10 +89,14 @@ def sums_of_products(weight: Array, g: Geometry, dtype: torch.dtype, device: tor
         matrix = values.reshape(values.shape[0], -1).t().contiguous()
         return lambda rows, _: rows.to(dtype) @ matrix
     if dtype is torch.float32 and has_direct_convolution(device):
-        kernel = values.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        # Of one channel, the channels-last form gives wrong sums in torch 2.13.0: steps between columns are forgotten where the
+        # kernel has one row and the result one column. Both forms are the same numbers in the same order there.
+        single = g.input[3] == 1
+        form = torch.contiguous_format if single else torch.channels_last
+        kernel = values.permute(0, 3, 1, 2).clone(memory_format=form)
 
         def convolved(x: torch.Tensor, _: Tile) -> torch.Tensor:
-            image = x.permute(0, 3, 1, 2)
+            image = x.reshape(x.shape[0], 1, *x.shape[1:3]) if single else x.permute(0, 3, 1, 2)
             return functional.conv2d(image, kernel, None, g.stride, 0, g.dilation, g.groups).permute(0, 2, 3, 1)
 
         return convolved
