@@ -17,17 +17,17 @@ from torch.utils import _pytree as pytree
 
 from hbir.errors import TrainingError
 from hbir.module import Module
-from hbir.torch.exporting.build import build_module, leaves_region
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.exporting.build import build_module
+from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
 from hbir.torch.integers import Evaluator
 from hbir.torch.march import get_march
 from hbir.torch.preparing.trace import trace
-from hbir.torch.tracing.calls import Call, upstream
+from hbir.torch.tracing.calls import Call, enters_region, leaves_region, upstream
 from hbir.torch.tracing.scopes import PREPARED, state
 from hbir.torch.tracing.scripted import is_tracing
 from passes import convert
 
-__all__ = ["begin", "end", "fake_quants", "state_of"]
+__all__ = ["begin", "end", "integers_of", "state_of"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class _Converted:
 
 
 _converted: WeakKeyDictionary[torch.nn.Module, dict[object, _Converted]] = WeakKeyDictionary()
-
-
-def fake_quants(model: torch.nn.Module) -> list[FakeQuantize]:
-    """All fake quants of a model, each once."""
-    return [module for module in model.modules() if isinstance(module, FakeQuantize)]
 
 
 def state_of(model: torch.nn.Module) -> FakeQuantState | None:
@@ -111,11 +106,7 @@ def _device(model: torch.nn.Module) -> torch.device:
 
 def integers_of(calls: Sequence[Call], march: str, options: Mapping[str, Any] | None = None) -> Module:
     """The converted module of recorded calls."""
-    entering = [call for call in calls if call.kind == "quant" and not call.arguments]
-    leaving = [call for call in calls if leaves_region(call)]
-    names = [f"{kind}_{n}" for kind, many in (("in", entering), ("out", leaving)) for n in range(len(many))]
-    module = build_module("main", calls, names[: len(entering)], names[len(entering) :])
-    return convert(module, march, **dict(options or {}))
+    return convert(build_module("main", calls), march, **dict(options or {}))
 
 
 def _convert(
@@ -155,8 +146,7 @@ def alone(call: Call, value: torch.Tensor) -> torch.Tensor:
     calls = [*upstream([call])]
     module = integers_of(calls, get_march())
     run = Evaluator(module[0], value.device).start()
-    entering = [each for each in calls if each.kind == "quant" and not each.arguments]
-    for number, each in enumerate(entering):
+    for number, each in enumerate(filter(enters_region, calls)):
         run.enter(number, cast(torch.Tensor, each.value))
     return straight_through(value, run.leave(0))
 

@@ -20,16 +20,16 @@ from hbir.ir.locations import layer_name
 from hbir.module import Function, Module
 from hbir.torch.exporting.build import folded_weight
 from hbir.torch.exporting.export import get_hbir_input_flattener
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Kind, Operation
 from hbir.torch.preparing.prepare import choices_of
 from hbir.torch.preparing.trace import Trace, as_arguments, live, plain_outputs, trace
 from hbir.torch.stubs import adopt
-from hbir.torch.tracing.calls import Call
+from hbir.torch.tracing.calls import Call, enters_region
 from hbir.torch.tracing.qtensor import plain
 from hbir.torch.tracing.scopes import PREPARED, install, state
-from hbir.torch.validation import fake_quants, integers_of
+from hbir.torch.validation import integers_of
 
 __all__ = [
     "Feature",
@@ -194,7 +194,7 @@ def integers_for(model: torch.nn.Module, example_inputs: Any) -> tuple[Function,
     found, _ = run(model, example_inputs)
     calls = live(found.calls)
     module = integers_of(calls, str(model.__dict__.get(PREPARED) or get_march()))
-    entering = [call for call in calls if call.kind == "quant" and not call.arguments]
+    entering = [call for call in calls if enters_region(call)]
     return module[0], [_numpy(plain(cast(torch.Tensor, call.value))) for call in entering]
 
 

@@ -20,32 +20,30 @@ from hbir.ir.locations import name_location
 from hbir.module import NAME, Module
 from hbir.torch.exporting.emitter import Emitter
 from hbir.torch.operations.registry import Kind, Operation
-from hbir.torch.tracing.calls import Call, Ref, replaced
+from hbir.torch.tracing.calls import Call, Ref, enters_region, leaves_region, replaced
 from hbir.torch.tracing.qtensor import batch_norm_factor
 
-__all__ = ["build_module", "folded_weight", "leaves_region"]
-
-
-def leaves_region(call: Call) -> bool:
-    """Whether what a call gives is an output: that of a DeQuantStub, and integers, which need none."""
-    return call.kind == "dequant" or (isinstance(call.operation, Operation) and call.operation.kind is Kind.PLAIN)
+__all__ = ["build_module", "folded_weight"]
 
 
 def build_module(
     name: str,
     calls: Sequence[Call],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
     leaving: Sequence[Call] | None = None,
 ) -> Module:
     """The module of `calls`, which are in the order they ran: its inputs are those of the calls of QuantStubs that nothing in
     the module feeds, its outputs what the calls of DeQuantStubs and PLAIN operations give, in the order of `leaving` (default:
-    as they ran). `inputs` and `outputs` name them.
+    as they ran). `inputs` and `outputs` name them, by default `_input_0` and so on.
 
     Raises TrainingError HB0920 for a call that has no form.
     """
     order = [call for call in calls if leaves_region(call)] if leaving is None else leaving
-    return _Building(calls, inputs, outputs, order).run(name)
+    entering = sum(map(enters_region, calls))
+    first = [f"_input_{number}" for number in range(entering)] if inputs is None else inputs
+    second = [f"_output_{number}" for number in range(len(order))] if outputs is None else outputs
+    return _Building(calls, first, second, order).run(name)
 
 
 class _Building:

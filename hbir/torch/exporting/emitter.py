@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from hbir.frontends.onnx.builder import Builder
 from hbir.frontends.onnx.node import Node
 from hbir.frontends.onnx.registry import converter_for
 from hbir.frontends.onnx.tensors import ExternalData
-from hbir.frontends.onnx.values import Static, Value, value_shape
+from hbir.frontends.onnx.values import Static, Value
 from hbir.ir.locations import name_location
 from hbir.torch.tracing.calls import Call
 
@@ -113,10 +112,6 @@ class Emitter:
         own = any(each is op for each in self.build.operations[self._first :])
         return own and op.results[0].uses.get_length() <= 1
 
-    def attributes(self) -> Mapping[str, Any]:
-        """The call's keywords."""
-        return self.call.keywords
-
 
 def array_of(given: Any) -> Array:
     """A number, a list, an array or a tensor as an array."""
@@ -127,8 +122,3 @@ def constant_grid(array: Array, bits: int = 16) -> UniformQuantizedType:
     """A grid that reaches over a constant: in sixteen bits no constant of a network is too coarse."""
     reach = float(np.abs(array.astype(np.float64)).max(initial=0.0))
     return UniformQuantizedType.get(bits, max(reach / ((1 << (bits - 1)) - 1), 2.0**-100))
-
-
-def shapes_of(values: Sequence[Value]) -> list[tuple[int, ...]]:
-    """The extents of values."""
-    return [value_shape(value) for value in values]

@@ -13,10 +13,10 @@ from xdsl.dialects.builtin import DenseArrayBase, StringAttr, i64
 from hbir.arguments import shown
 from hbir.errors import TrainingError
 from hbir.module import Function, Module
-from hbir.torch.exporting.build import build_module, leaves_region
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.exporting.build import build_module
+from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
 from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
-from hbir.torch.tracing.calls import Call
+from hbir.torch.tracing.calls import Call, enters_region, leaves_region
 from hbir.torch.tracing.scopes import PREPARED
 
 __all__ = ["export", "get_hbir_input_flattener", "get_hbir_output_unflattener"]
@@ -45,7 +45,7 @@ def export(
     _check_state(model)
     found = trace(model, as_arguments(example_inputs))
     calls = live(found.calls)
-    entering = [call for call in calls if call.kind == "quant" and not call.arguments]
+    entering = [call for call in calls if enters_region(call)]
     leaving = _in_order(found, [call for call in calls if leaves_region(call)])
     module = build_module(
         name,
@@ -77,7 +77,7 @@ def _check_state(model: torch.nn.Module) -> None:
     if PREPARED not in getattr(model, "__dict__", {}):
         what = f"{shown(type(model).__name__)} is no prepared model"
         raise TrainingError(22, what, why="a float model has no scales", lever="export what `prepare` returned")
-    fakes = [fake for fake in model.modules() if isinstance(fake, FakeQuantize)]
+    fakes = fake_quants(model)
     # A model that was prepared in eval(), and loaded what calibration or training found, means what it will be validated for.
     states = {fake.state for fake in fakes if fake.state_given or not fake.calibrated}
     if model.training or not fakes or not states <= {FakeQuantState.VALIDATION}:
@@ -101,9 +101,9 @@ def _listed(given: Any, count: int, what: str) -> list[str]:
     return leaves
 
 
-def _texts(given: Any, count: int, kind: str) -> list[str]:
+def _texts(given: Any, count: int, kind: str) -> list[str] | None:
     if given is None:
-        return [f"_{kind}_{number}" for number in range(count)]
+        return None
     names = _listed(given, count, f"{kind}_names")
     if len(set(names)) != len(names):
         raise TrainingError(21, f"{kind}_names is {given!r}", why="a name appears twice", lever="give different names")

@@ -17,7 +17,7 @@ import torch
 from torch.func import functional_call
 
 from hbir.errors import TrainingError
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants
 from hbir.torch.fake_quant.kernels import held
 from hbir.torch.tracing.qtensor import batch_norm_factor, plain
 from hbir.torch.tracing.scopes import SITES, Site
@@ -129,7 +129,7 @@ class _States:
 
     def __enter__(self) -> None:
         self.modes = [(module, module.training) for module in self.model.modules()]
-        self.before = [(each, each.state) for each in self.model.modules() if isinstance(each, FakeQuantize)]
+        self.before = [(each, each.state) for each in fake_quants(self.model)]
         self.model.eval()
         for fake, _ in self.before:
             fake.state = self.state

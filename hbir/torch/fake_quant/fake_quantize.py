@@ -27,7 +27,7 @@ from hbir.torch.fake_quant.observers import (
     Observer,
 )
 
-__all__ = ["FakeQuantState", "FakeQuantize", "any_state", "set_fake_quantize"]
+__all__ = ["FakeQuantState", "FakeQuantize", "fake_quants", "set_fake_quantize"]
 
 
 class FakeQuantState(Enum):
@@ -328,7 +328,7 @@ def set_fake_quantize(model: torch.nn.Module, state: FakeQuantState) -> None:
     waiting = [module for module in model.modules() if WAITING in module.__dict__]
     for module in waiting:
         module.__dict__[WAITING].state = state
-    found = [module for module in model.modules() if isinstance(module, FakeQuantize)]
+    found = fake_quants(model)
     if not found and not waiting:
         what = "the model has no fake quantisation"
         raise TrainingError(
@@ -341,6 +341,6 @@ def set_fake_quantize(model: torch.nn.Module, state: FakeQuantState) -> None:
         module.train(state in _OBSERVES)
 
 
-def any_state(model: torch.nn.Module) -> set[FakeQuantState]:
-    """The states of the fake quantisation of a model: one, when `set_fake_quantize` set it."""
-    return {module.state for module in model.modules() if isinstance(module, FakeQuantize)}
+def fake_quants(model: torch.nn.Module) -> list[FakeQuantize]:
+    """All fake quants of a model, each once."""
+    return [module for module in model.modules() if isinstance(module, FakeQuantize)]

@@ -13,15 +13,17 @@ import torch
 import backends
 import passes
 from hbir.errors import TrainingError
+from hbir.ir.locations import layer_name
 from hbir.module import Module
-from hbir.torch.exporting.build import build_module, leaves_region
+from hbir.torch.exporting.build import build_module
 from hbir.torch.fake_quant.fake_quantize import FakeQuantState, set_fake_quantize
 from hbir.torch.march import get_march
 from hbir.torch.preparing.prepare import PrepareMethod, prepare
 from hbir.torch.preparing.trace import as_arguments, live, trace
-from hbir.torch.tracing.calls import upstream
+from hbir.torch.tracing.calls import leaves_region, upstream
 from hbir.torch.tracing.scopes import PREPARED
 from hbir.torch.tracing.scripted import calls_of
+from passes.common.analysis import is_float, keeps_grid
 
 __all__ = ["check_model", "compile_model", "convert", "prepare_qat", "prepare_qat_fx"]
 
@@ -107,15 +109,13 @@ def _module_of(model: Any, example_inputs: Any) -> Module:
         calls = upstream(leaving)
     else:
         calls = live(trace(model, as_arguments(example_inputs)).calls)
-        leaving = [call for call in calls if leaves_region(call)]
+        leaving = list(filter(leaves_region, calls))
     if not leaving:
         what = "no value leaves a quantised region in the model"
         raise TrainingError(
             85, what, lever="trace or give a model that holds what `convert` returned, with a DeQuantStub"
         )
-    entering = [call for call in calls if call.kind == "quant" and not call.arguments]
-    names = [f"{kind}_{n}" for kind, many in (("input", entering), ("output", leaving)) for n in range(len(many))]
-    return build_module("forward", calls, names[: len(entering)], names[len(entering) :])
+    return build_module("forward", calls)
 
 
 def check_model(model: Any, example_inputs: Any, march: Any = None, advice: float = 0, **unknown: Any) -> int:
@@ -128,15 +128,11 @@ def check_model(model: Any, example_inputs: Any, march: Any = None, advice: floa
     integers = passes.convert(_module_of(model, example_inputs), str(march or get_march()))
     left = [op for op in integers[0].operations if op.name.startswith("hbir.") and _computes(op)]
     for op in left:
-        from hbir.ir.locations import layer_name
-
         print(f"{layer_name(op)}: {op.name} runs on the host CPU")
     return int(bool(left))
 
 
 def _computes(op: Any) -> bool:
-    from passes.common.analysis import is_float, keeps_grid
-
     return not keeps_grid(op) and bool(op.operands) and all(is_float(value) for value in op.results)
 
 

@@ -13,7 +13,7 @@ import torch
 from hbir.arguments import checked_kind
 from hbir.errors import TrainingError
 from hbir.torch import validation
-from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, set_fake_quantize
+from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, fake_quants, set_fake_quantize
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Kind, Operation
 from hbir.torch.preparing.trace import Trace, as_arguments, trace
@@ -21,9 +21,9 @@ from hbir.torch.qconfig.choices import Choice, QconfigRule
 from hbir.torch.qconfig.choices import explain as explained
 from hbir.torch.qconfig.defaults import rules_for
 from hbir.torch.stubs import QuantStub, adopt
-from hbir.torch.tracing.calls import Call
+from hbir.torch.tracing.calls import Call, Key
 from hbir.torch.tracing.fusion import Group
-from hbir.torch.tracing.places import Key, Place, places_of
+from hbir.torch.tracing.places import Place, places_of
 from hbir.torch.tracing.scopes import PREPARED, SITES, Site, install
 
 __all__ = ["PrepareMethod", "choices_of", "explain", "prepare"]
@@ -217,7 +217,7 @@ def place(
             _fill(site, module, spot, chosen[key], norms[0].get(key), modules)
         module.__dict__.setdefault(SITES, {})[key[1]] = site
     model.to(device)
-    for fake in validation.fake_quants(model):
+    for fake in fake_quants(model):
         fake.train(model.training)
     return chosen
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from hbir.errors import TrainingError
-from hbir.torch.tracing.calls import Call, operands
+from hbir.torch.tracing.calls import Call, leaves_region, operands
 from hbir.torch.tracing.qtensor import Outside, QTensor, plain
 from hbir.torch.tracing.scopes import Scope, state
 
@@ -130,17 +130,11 @@ def _check_stubs(calls: Sequence[Call]) -> None:
 
 def live(calls: Sequence[Call]) -> list[Call]:
     """The calls that a value which leaves the region needs, and those of QuantStubs, in order."""
-    needed = {call for call in calls if call.kind == "dequant" or _leaves(call)}
+    needed = {call for call in calls if leaves_region(call)}
     for call in reversed(calls):
         if call in needed:
             needed.update(ref.call for ref in operands((call.arguments, call.keywords)))
     return [call for call in calls if call in needed or call.kind == "quant"]
-
-
-def _leaves(call: Call) -> bool:
-    from hbir.torch.operations.registry import Kind, Operation
-
-    return isinstance(call.operation, Operation) and call.operation.kind is Kind.PLAIN
 
 
 def plain_outputs(found: Trace) -> Any:

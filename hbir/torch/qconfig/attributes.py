@@ -13,7 +13,8 @@ from hbir.torch.qconfig.choices import Choice
 from hbir.torch.qconfig.plan import Plan
 from hbir.torch.qconfig.qconfig import QConfig, as_qconfig
 from hbir.torch.qconfig.setters import by_name
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["QconfigAttributes"]
 

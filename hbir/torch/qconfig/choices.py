@@ -8,7 +8,8 @@ from typing import Protocol
 
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["Choice", "QconfigRule", "explain"]
 

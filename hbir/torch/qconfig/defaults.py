@@ -10,7 +10,8 @@ from hbir.torch.qconfig.attributes import QconfigAttributes
 from hbir.torch.qconfig.choices import Choice, QconfigRule
 from hbir.torch.qconfig.qconfig import get_qconfig
 from hbir.torch.qconfig.setters import QconfigSetter
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["DefaultRule", "rules_for"]
 

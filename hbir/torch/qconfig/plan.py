@@ -17,7 +17,8 @@ from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 from hbir.torch.fake_quant.notices import TrainingWarning
 from hbir.torch.qconfig.choices import Choice
 from hbir.torch.qconfig.qconfig import QConfig, activation_factory, dtype_of, made_by, weight_factory
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["Plan", "Wish"]
 

@@ -12,7 +12,8 @@ from hbir.torch.qconfig.plan import Plan, Wish
 from hbir.torch.qconfig.qconfig import QConfig, as_qconfig, get_qconfig
 from hbir.torch.qconfig.statistics import statistics_places
 from hbir.torch.qconfig.templates import SensitivityTemplate, Template, check_known, is_itself, is_named
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["ModuleNameQconfigSetter", "QconfigSetter", "SensitiveOpQconfigSetter"]
 

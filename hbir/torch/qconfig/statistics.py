@@ -9,7 +9,8 @@ from __future__ import annotations
 from torch import nn
 
 from hbir.torch.qconfig.plan import Plan
-from hbir.torch.tracing.places import Key, Place
+from hbir.torch.tracing.calls import Key
+from hbir.torch.tracing.places import Place
 
 __all__ = ["statistics_places"]
 

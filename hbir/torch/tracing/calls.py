@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from hbir.torch.operations.registry import Operation
+from hbir.torch.operations.registry import Kind, Operation
 
 if TYPE_CHECKING:
     from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 
-__all__ = ["Call", "Ref", "operands", "replaced", "upstream"]
+__all__ = [
+    "Call",
+    "Key",
+    "Ref",
+    "enters_region",
+    "is_layer",
+    "leaves_region",
+    "operands",
+    "replaced",
+    "upstream",
+    "weight_of",
+]
+
+Key = tuple[str, int]
+"""The path of a module, and the number of a call in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +68,7 @@ class Call:
     """Of a batch norm: it is part of the call in front of it."""
     summed: bool = False
     """Of a layer: a sum behind it is computed along with it."""
-    key: tuple[str, int] = ("", 0)
-    """The module's path, and the number of the call in it."""
+    key: Key = ("", 0)
     module: torch.nn.Module | None = field(default=None, repr=False)
     value: torch.Tensor | None = field(default=None, repr=False)
     """Of a stub: the tensor that entered or left, where it is needed: while a model is traced, and in a part that validates."""
@@ -64,6 +77,29 @@ class Call:
     def kind(self) -> str:
         """The operation's name."""
         return self.operation if isinstance(self.operation, str) else self.operation.name
+
+
+def enters_region(call: Call) -> bool:
+    """Whether a call brings in an input: that of a QuantStub which nothing in the region feeds."""
+    return call.kind == "quant" and not call.arguments
+
+
+def leaves_region(call: Call) -> bool:
+    """Whether what a call gives is an output: that of a DeQuantStub, and integers, which need none."""
+    return call.kind == "dequant" or (isinstance(call.operation, Operation) and call.operation.kind is Kind.PLAIN)
+
+
+def is_layer(call: Call) -> bool:
+    """Whether a call is a convolution or a linear layer."""
+    return isinstance(call.operation, Operation) and call.operation.kind is Kind.WEIGHTED
+
+
+def weight_of(call: Call) -> tuple[torch.Tensor, int] | None:
+    """The constant weight of a layer, and the axis of it that has the output channels; None where the weight is computed."""
+    weight = call.arguments[1] if len(call.arguments) > 1 else call.keywords.get("weight")
+    if not isinstance(weight, torch.Tensor):
+        return None
+    return weight, 1 if call.kind.startswith("conv_transpose") else 0
 
 
 def operands(value: Any) -> Iterator[Ref]:

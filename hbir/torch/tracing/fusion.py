@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from hbir.torch.operations.registry import Kind, Operation
-from hbir.torch.tracing.calls import Call, operands
+from hbir.torch.tracing.calls import Call, Key, is_layer, operands, weight_of
 
 __all__ = ["MARKED", "Group", "fused_groups"]
 
 MARKED = "_hbir_fused"
 """The key under which a layer keeps the modules that the user fused with it."""
-
-Key = tuple[str, int]
 
 _ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
 
@@ -42,7 +37,7 @@ class Group:
 def fused_groups(calls: Sequence[Call], *, marked: bool = False) -> list[Group]:
     """The groups of a traced model, in the order of their layers; where `marked`, those alone that the user fused by hand."""
     readers: dict[Call, list[Call]] = {}
-    shared: dict[tuple[str, int], int] = {}
+    shared: dict[Key, int] = {}
     for call in calls:
         shared[call.key] = shared.get(call.key, 0) + 1
         for ref in operands((call.arguments, call.keywords)):
@@ -50,7 +45,7 @@ def fused_groups(calls: Sequence[Call], *, marked: bool = False) -> list[Group]:
     groups: list[Group] = []
     taken: set[Call] = set()
     for call in calls:
-        if not _is_layer(call):
+        if not is_layer(call):
             continue
         group = Group(call, members=[call])
         while (follower := _only(readers.get(group.last, []))) is not None and follower not in taken:
@@ -85,19 +80,14 @@ def _joins(group: Group, follower: Call, shared: dict[Key, int]) -> bool:
 
 def _has_scale_for_each_channel(layer: Call) -> bool:
     """Not so of a transposed convolution with groups: its weight has the channels of one group."""
-    weight = layer.arguments[1] if len(layer.arguments) > 1 else layer.keywords.get("weight")
-    shape, axis = layer.shapes[0], 1 if layer.kind == "conv_transpose" else 0
+    shape, found = layer.shapes[0], weight_of(layer)
     channels = shape[-1] if layer.kind == "linear" else shape[1] if len(shape) > 1 else 0
-    return isinstance(weight, torch.Tensor) and weight.shape[axis] == channels
+    return found is not None and found[0].shape[found[1]] == channels
 
 
 def _is_marked(layer: Call, follower: Call) -> bool:
     known = () if layer.module is None else layer.module.__dict__.get(MARKED, ())
     return any(follower.module is module for module in known)
-
-
-def _is_layer(call: Call) -> bool:
-    return isinstance(call.operation, Operation) and call.operation.kind is Kind.WEIGHTED
 
 
 def _only(readers: Sequence[Call]) -> Call | None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from hbir.torch.operations.registry import Kind, Operation
-from hbir.torch.tracing.calls import Call, Ref, operands
+from hbir.torch.tracing.calls import Call, Key, Ref, is_layer, operands, weight_of
 from hbir.torch.tracing.fusion import Group, fused_groups
 
-__all__ = ["Key", "Place", "places_of"]
-
-Key = tuple[str, int]
-"""The path of a module, and the number of the call in it."""
+__all__ = ["Place", "places_of"]
 
 _LEAVES = frozenset({"dequant", "quant"})
 
@@ -51,11 +48,6 @@ class Place:
         """Whether it has a weight that is quantised for each channel."""
         return self.channels > 0
 
-    @property
-    def has_grid(self) -> bool:
-        """Whether its value may get a grid of its own."""
-        return not self.inner
-
 
 def places_of(calls: Sequence[Call], *, marked: bool = False) -> tuple[list[Place], list[Group]]:
     """The places of a traced model in the order they first ran, and the groups that are fused (see `fused_groups`)."""
@@ -81,7 +73,7 @@ def places_of(calls: Sequence[Call], *, marked: bool = False) -> tuple[list[Plac
         found[call.key] = Place(
             *(call.key, call.name, call.kind, _module(call), call.source, channels, axis),
             inner=call in inner or (call in folded and call not in layers),
-            leaves=_is_weighted(layer) and bool(reads) and all(each.kind in _LEAVES for each in reads),
+            leaves=is_layer(layer) and bool(reads) and all(each.kind in _LEAVES for each in reads),
             scale=getattr(call.module, "scale", None) if call.kind == "quant" else None,
             operands=tuple(_decided(ref) for ref in operands((call.arguments, call.keywords))),
         )
@@ -89,8 +81,6 @@ def places_of(calls: Sequence[Call], *, marked: bool = False) -> tuple[list[Plac
 
 
 def _again(known: Place, inner: bool) -> Place:
-    from dataclasses import replace
-
     # What is fused in one run and not in another is rounded in both: a shared module has one behaviour.
     return replace(known, runs=known.runs + 1, inner=known.inner and inner)
 
@@ -101,23 +91,14 @@ def _is_place(call: Call) -> bool:
     return call.kind == "quant"
 
 
-def _is_weighted(call: Call) -> bool:
-    return isinstance(call.operation, Operation) and call.operation.kind is Kind.WEIGHTED
-
-
 def _module(call: Call) -> torch.nn.Module:
     return torch.nn.Identity() if call.module is None else call.module
 
 
 def _channels(call: Call) -> tuple[int, int]:
     """Number and axis of the output channels of a layer's constant weight."""
-    if not _is_weighted(call):
-        return 0, 0
-    weight = call.arguments[1] if len(call.arguments) > 1 else call.keywords.get("weight")
-    if not isinstance(weight, torch.Tensor):
-        return 0, 0
-    axis = 1 if call.kind.startswith("conv_transpose") else 0
-    return int(weight.shape[axis]), axis
+    found = weight_of(call) if is_layer(call) else None
+    return (0, 0) if found is None else (int(found[0].shape[found[1]]), found[1])
 
 
 def _decided(ref: Ref) -> Key | None:

@@ -11,7 +11,7 @@ from torch import nn
 import hbir.torch as ht
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.adaround import weight_reconstruction
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, any_state, set_fake_quantize
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants, set_fake_quantize
 from hbir.torch.fake_quant.kernels import held
 from hbir.torch.preparing.prepare import prepare
 from hbir.torch.qconfig.presets import calibration_8bit_weight_16bit_act_qconfig_setter
@@ -63,7 +63,7 @@ def test_outputs_come_closer_and_weights_lie_on_their_grids() -> None:
         assert each.changed > 0, name
         assert each.after < {"conv": 0.9, "fc": 0.8}[name] * each.before, name
     assert set(model.state_dict()) == keys and model.training == training
-    assert any_state(model) == {FakeQuantState.CALIBRATION}
+    assert {each.state for each in fake_quants(model)} == {FakeQuantState.CALIBRATION}
     for layer in (model.conv, model.fc):
         factor = torch.rsqrt(net.bn.running_var + net.bn.eps) * net.bn.weight if layer is model.conv else torch.ones(3)
         weight = (layer.weight * factor.reshape(-1, *[1] * (layer.weight.dim() - 1))).detach()

@@ -13,7 +13,7 @@ import torch
 
 from hbir.errors import TrainingError
 from hbir.torch.dtype import qint8, qint16
-from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, any_state, set_fake_quantize
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants, set_fake_quantize
 from hbir.torch.fake_quant.histograms import HistogramObserver, MSEObserver
 from hbir.torch.fake_quant.notices import TrainingWarning
 from hbir.torch.fake_quant.observers import (
@@ -52,7 +52,7 @@ def test_states() -> None:
     fake.train()
     set_fake_quantize(fake, FakeQuantState.QAT)
     fake(X * 5)
-    assert fake.scale > scale and any_state(fake) == {FakeQuantState.QAT}
+    assert fake.scale > scale and {each.state for each in fake_quants(fake)} == {FakeQuantState.QAT}
     with pytest.raises(TrainingError, match="HB0904"):
         set_fake_quantize(fake, cast(Any, "qat"))
     with pytest.raises(TrainingError, match="HB0905"):
