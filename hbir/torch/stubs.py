@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch.ao.nn.quantized import FloatFunctional
 
+from hbir.arguments import shown
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
 from hbir.torch.tracing.calls import Call, Ref, upstream
@@ -25,9 +26,9 @@ class QuantStub(torch.nn.Module):
 
     def __init__(self, scale: float | None = None, zero_point: int | None = None, qconfig: Any = None) -> None:
         super().__init__()
-        if scale is not None and not scale > 0:
+        if scale is not None and not (isinstance(cast(object, scale), int | float) and scale > 0):
             raise TrainingError(
-                6, f"the scale of a QuantStub is {scale}", lever="give a number above 0, such as 1 / 128"
+                6, f"the scale of a QuantStub is {scale!r}", lever="give a number above 0, such as 1 / 128"
             )
         if zero_point:
             raise TrainingError(
@@ -42,6 +43,14 @@ class QuantStub(torch.nn.Module):
         if fake is None and state.calls is None:
             return x
         path = self.__dict__.get(PATH, "")
+        if not isinstance(cast(object, x), torch.Tensor) or not x.is_floating_point():
+            raise TrainingError(
+                7,
+                f"a QuantStub is given {f'a tensor of {x.dtype}' if isinstance(cast(object, x), torch.Tensor) else shown(x)}",
+                where=f"layer '{path}', {source_line()}",
+                why="grids hold floats",
+                lever="give a float tensor: x.float(); several arguments of a model are given as a tuple",
+            )
         call = Call(path or "quant", "quant", (), {}, source_line(), key=(path, 0), module=self, fake_quant=fake)
         if (made := _left(x)) is not None:
             call.arguments = (made,)

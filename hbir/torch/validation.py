@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
 import torch
 from torch.utils import _pytree as pytree
@@ -21,24 +22,34 @@ from hbir.torch.exporting.build import build_module
 from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
 from hbir.torch.integers import Evaluator
 from hbir.torch.march import get_march
+from hbir.torch.operations.registry import Operation
 from hbir.torch.preparing.trace import trace
-from hbir.torch.tracing.calls import Call, enters_region, leaves_region, upstream
-from hbir.torch.tracing.scopes import PREPARED, state
+from hbir.torch.tracing.calls import Call, Ref, enters_region, leaves_region, replaced, upstream
+from hbir.torch.tracing.qtensor import plain
+from hbir.torch.tracing.scopes import PREPARED, source_line, state
 from hbir.torch.tracing.scripted import is_tracing
 from passes import convert
 
 __all__ = ["begin", "end", "integers_of", "state_of"]
 
 
+_KEPT = 8
+"""Sets of shapes whose integers are kept."""
+_SMALL = 1 << 16
+"""Constants of so many elements are compared from run to run."""
+
+
 @dataclass(frozen=True)
 class _Converted:
     """The integers of a model for one set of shapes."""
 
-    weights: tuple[tuple[int, int], ...]
-    """Where the tensors of the model lay, and how often they had been written."""
+    weights: int
+    """The checksum of the tensors of the model."""
     evaluator: Evaluator
-    names: tuple[str, ...]
-    """The calls that leave the region, in order."""
+    steps: tuple[tuple[Any, ...], ...]
+    """The operations in order, with what they were called with beside values of the region."""
+    leaving: tuple[tuple[str, int], ...]
+    """The calls that leave the region, in order, and how many operations ran before."""
 
 
 _converted: WeakKeyDictionary[torch.nn.Module, dict[object, _Converted]] = WeakKeyDictionary()
@@ -71,7 +82,7 @@ def begin(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
             lever="call model.eval() first, then set_fake_quantize(model, FakeQuantState.VALIDATION)",
         )
     found = _for_shapes(model, args, kwargs)
-    state.root, state.exact = model, _Run(found)
+    state.root, state.exact = model, _Run(model, found)
 
 
 def end(model: torch.nn.Module, *_: Any) -> None:
@@ -86,18 +97,43 @@ def _for_shapes(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     key = (pytree.treespec_dumps(spec), shapes)
     known = _converted.setdefault(model, {})
     found = known.get(key)
-    if found is None or found.weights != _written(model):
+    if found is None or found.weights != _checksum(model):
         if found is not None:
             known.clear()
         # The trace takes over scales that were observed last, which writes them.
         run = trace(model, args, kwargs)
-        found = known[key] = _convert(run.calls, model.__dict__[PREPARED], _written(model), _device(model))
+        found = known[key] = _convert(run.calls, model.__dict__[PREPARED], _checksum(model), _device(model))
+        while len(known) > _KEPT:
+            del known[next(iter(known))]
     return found
 
 
-def _written(model: torch.nn.Module) -> tuple[tuple[int, int], ...]:
-    """Where the tensors of a model lie, and how often they were written."""
-    return tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
+def _checksum(model: torch.nn.Module) -> int:
+    """Of all parameters and buffers. PyTorch counts how often a tensor is written, but not what goes through `.data`."""
+    found = 0
+    for tensor in (*model.parameters(), *model.buffers()):
+        found = crc32(_bytes(tensor), found)
+    return found
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(cast(Any, flat.view(torch.uint8)).numpy()) if flat.numel() else b""
+
+
+def _step(call: Call) -> tuple[Any, ...]:
+    """What an operation is called with, but for the values of the region and the weights, which have their own checksum."""
+    found: list[Any] = [call.key, call.kind]
+
+    def note(leaf: Any) -> None:
+        if isinstance(leaf, torch.Tensor):
+            small = not isinstance(leaf, torch.nn.Parameter) and leaf.numel() <= _SMALL
+            found.append((tuple(leaf.shape), crc32(_bytes(plain(leaf))) if small else 0))
+        elif not isinstance(leaf, Ref):
+            found.append(repr(leaf))
+
+    replaced((call.arguments, call.keywords), note)
+    return tuple(found)
 
 
 def _device(model: torch.nn.Module) -> torch.device:
@@ -109,19 +145,41 @@ def integers_of(calls: Sequence[Call], march: str, options: Mapping[str, Any] | 
     return convert(build_module("main", calls), march, **dict(options or {}))
 
 
-def _convert(
-    calls: Sequence[Call], march: str, weights: tuple[tuple[int, int], ...], device: torch.device
-) -> _Converted:
-    names = tuple(call.name for call in calls if leaves_region(call))
-    return _Converted(weights, Evaluator(integers_of(calls, march)[0], device), names)
+def _convert(calls: Sequence[Call], march: str, weights: int, device: torch.device) -> _Converted:
+    steps: list[tuple[Any, ...]] = []
+    leaving: list[tuple[str, int]] = []
+    for call in calls:
+        if isinstance(call.operation, Operation):
+            steps.append(_step(call))
+        if leaves_region(call):
+            leaving.append((call.name, len(steps)))
+    return _Converted(weights, Evaluator(integers_of(calls, march)[0], device), tuple(steps), tuple(leaving))
 
 
 class _Run:
-    """One forward pass: values enter and leave in the order in which they did when the model was traced."""
+    """One forward pass: values enter, operations run and values leave as they did when the model was traced."""
 
-    def __init__(self, found: _Converted) -> None:
-        self.names, self.run = found.names, found.evaluator.start()
-        self.entered, self.left = 0, 0
+    def __init__(self, model: torch.nn.Module, found: _Converted) -> None:
+        self.model, self.found, self.run = model, found, found.evaluator.start()
+        self.entered, self.ran, self.left = 0, 0, 0
+
+    def step(self, call: Call) -> None:
+        """An operation runs. Raises TrainingError HB0963 where another one ran, or with other constants."""
+        if self.ran >= len(self.found.steps) or self.found.steps[self.ran] != _step(call):
+            raise self._otherwise(call)
+        self.ran += 1
+
+    def _otherwise(self, call: Call) -> TrainingError:
+        _converted.pop(self.model, None)
+        line = source_line()
+        return TrainingError(
+            63,
+            f"{call.kind} runs where the integers have something else",
+            where=f"layer '{call.name}', {line}" if line else f"layer '{call.name}'",
+            why="the model takes another path than on the run that its integers were made of, or was changed since",
+            lever="keep the control flow of the model the same for inputs of one shape; behind a change that is meant, call the"
+            " model again: its integers are made anew",
+        )
 
     def enter(self, call: Call, value: torch.Tensor) -> None:
         if not call.arguments:
@@ -129,13 +187,9 @@ class _Run:
             self.entered += 1
 
     def leave(self, call: Call, value: torch.Tensor) -> torch.Tensor:
-        if self.left >= len(self.names) or self.names[self.left] != call.name:
-            raise TrainingError(
-                63,
-                "values leave the region in another order than on the run before",
-                where=f"layer '{call.name}'",
-                lever="keep the control flow of the model the same for inputs of one shape",
-            )
+        leaving = self.found.leaving
+        if self.left >= len(leaving) or leaving[self.left] != (call.name, self.ran):
+            raise self._otherwise(call)
         exact = self.run.leave(self.left)
         self.left += 1
         return straight_through(value, exact)
@@ -154,19 +208,20 @@ def alone(call: Call, value: torch.Tensor) -> torch.Tensor:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-        del value
+        ctx.dtype = value.dtype
         return exact.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0], None
+        return grads[0].to(ctx.dtype), None
 
 
 def straight_through(value: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """`exact`, with the gradient of `value`."""
+    """`exact`, with the gradient of `value`. It stays float32 where `value` is narrower, under autocast say: the integers'
+    results are rounded once."""
     if exact.shape != value.shape:
         shapes = f"{tuple(exact.shape)} instead of {tuple(value.shape)}"
         raise TrainingError(64, f"the integers have the shape {shapes}", lever="report it with the model")
     if not value.is_floating_point():
         return exact.to(value.dtype)
-    return cast(Any, _StraightThrough).apply(value, exact.to(value.dtype))
+    return cast(Any, _StraightThrough).apply(value, exact.to(torch.promote_types(exact.dtype, value.dtype)))

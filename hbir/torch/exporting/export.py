@@ -14,7 +14,7 @@ from hbir.arguments import shown
 from hbir.errors import TrainingError
 from hbir.module import Function, Module
 from hbir.torch.exporting.build import build_module
-from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants
 from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
 from hbir.torch.tracing.calls import Call, enters_region, leaves_region
 from hbir.torch.tracing.scopes import PREPARED
@@ -33,15 +33,18 @@ def export(
     output_names: Any = None,
     input_descs: Any = None,
     output_descs: Any = None,
+    native_pytree: bool = True,
 ) -> Module:
     """The module of a prepared model: float operations and `qat.fake_quant`, which `convert` turns into integers.
 
     The model must be in evaluation mode and in the state VALIDATION. Inputs are what enters the QuantStubs, outputs what leaves
     the DeQuantStubs and the integers that leave without one. Names and descriptions follow the pytrees of the model's inputs
     and outputs, or are lists of as many texts; by default inputs are `_input_0` and so on. The module remembers the pytrees
-    (`get_hbir_input_flattener`). Raises TrainingError HB0922 for a model in a wrong state, HB0920 for what has no form,
-    HB0921 for names that do not fit.
+    (`get_hbir_input_flattener`), which are PyTorch's: `native_pytree` is there for scripts that pass it.
+    Raises TrainingError HB0922 for a model in a wrong state, HB0925 for one without any calibrated scale, HB0920 for what has
+    no form, HB0921 for names that do not fit.
     """
+    del native_pytree
     _check_state(model)
     found = trace(model, as_arguments(example_inputs))
     calls = live(found.calls)
@@ -86,6 +89,18 @@ def _check_state(model: torch.nn.Module) -> None:
             "the model is in training mode" if model.training else f"the model's state is {_shown(states)}",
             why="the module would not compute what was validated",
             lever="call model.eval(), then set_fake_quantize(model, FakeQuantState.VALIDATION), and export then",
+        )
+    _check_scales(fakes)
+
+
+def _check_scales(fakes: Sequence[FakeQuantize]) -> None:
+    observed = [fake for fake in fakes if not fake.fixed]
+    if observed and not any(fake.calibrated for fake in observed):
+        raise TrainingError(
+            25,
+            "no scale of the model was ever calibrated: they are all 1",
+            why="the module would compute with grids that nobody chose",
+            lever="calibrate or train the prepared model first, or load the state dict of one that was",
         )
 
 

@@ -7,7 +7,8 @@ scale of eight bits that a fake quant of sixteen loads becomes the one with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from enum import Enum
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from hbir.torch.fake_quant.observers import (
     Observer,
 )
 
-__all__ = ["FakeQuantState", "FakeQuantize", "fake_quants", "set_fake_quantize"]
+__all__ = ["FakeQuantState", "FakeQuantize", "fake_quants", "lasting", "set_fake_quantize"]
 
 
 class FakeQuantState(Enum):
@@ -162,7 +163,8 @@ class FakeQuantize(torch.nn.Module):
     def _observe(self, x: torch.Tensor, state: FakeQuantState) -> None:
         observer = cast(Observer, self.activation_post_process)
         if state is FakeQuantState.CALIBRATION:
-            observer(x)
+            with lasting():
+                observer(x)
             self._stale = self.calibrated = True
             return
         if not self.state_given and (self.intended is FakeQuantState.CALIBRATION or not torch.is_grad_enabled()):
@@ -172,8 +174,9 @@ class FakeQuantize(torch.nn.Module):
         if self.frozen:
             self._misused()
             return
-        observer.follow(x)
-        self.refresh()
+        with lasting():
+            observer.follow(x)
+            self.refresh()
 
     def refresh(self) -> None:
         """Take over the scale of what the observer has seen, if it has seen anything."""
@@ -185,7 +188,7 @@ class FakeQuantize(torch.nn.Module):
 
     def _write(self, scale: torch.Tensor) -> None:
         """Set the scale; a fake quant made without a number of channels gets it with its first scale."""
-        with torch.no_grad():
+        with lasting(), torch.no_grad():
             if scale.shape != self.scale.shape:
                 self.scale.data = self.scale.new_ones(scale.shape)
                 self.zero_point.data = self.zero_point.new_zeros(scale.shape)
@@ -279,6 +282,16 @@ _NOT_OBSERVING = TrainingError(
     why="model.eval() behind set_fake_quantize turned the observers off",
     lever="call model.eval() first and set_fake_quantize(model, FakeQuantState.CALIBRATION) last",
 )
+
+
+@contextlib.contextmanager
+def lasting() -> Generator[None]:
+    """Tensors that are made within can be trained, also in inference mode: those of that mode never can."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _numpy(scale: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

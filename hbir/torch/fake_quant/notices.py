@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hbir.errors import TrainingError
-from hbir.torch.tracing.scopes import current, source_line, state
+from hbir.torch.tracing.scopes import current, source_line, state, user_line
 
 __all__ = ["TrainingWarning", "warn_once", "where"]
 
@@ -36,7 +36,9 @@ def warn_once(error: TrainingError, owner: torch.nn.Module) -> None:
     given: set[str] = root.__dict__.setdefault(_GIVEN, set())
     if error.code not in given:
         given.add(error.code)
-        warnings.warn(TrainingWarning(error), stacklevel=2)
+        file, line = user_line()
+        # A registry of its own: Python shows a text once for each line, and this is once for each model.
+        warnings.warn_explicit(TrainingWarning(error), None, file or __file__, line, registry={})
 
 
 def forget(model: torch.nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,6 +68,10 @@ def _named(given: Mapping[str, Any]) -> list[tuple[str, Any]]:
         raise TrainingError(82, f"qconfig_dict has the key '{unknown[0]}'", lever='use "" and "module_name"')
     names = given.get("module_name", {})
     pairs: Any = cast("Mapping[str, Any]", names).items() if isinstance(names, Mapping) else names
+    pairs = list(cast("Iterable[Any]", pairs)) if isinstance(pairs, Iterable) else [None]
+    if not all(isinstance(pair, tuple | list) for pair in pairs):
+        lever = "give {name: qconfig}, or a list of pairs of both"
+        raise TrainingError(82, f"module_name of qconfig_dict is {names!r}", lever=lever)
     listed = [(str(name), qconfig) for name, qconfig in pairs]
     return [*([("", given[""])] if "" in given else []), *listed]
 

@@ -13,7 +13,7 @@ import torch
 from hbir.arguments import checked_kind
 from hbir.errors import TrainingError
 from hbir.torch import validation
-from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, fake_quants, set_fake_quantize
+from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, fake_quants, lasting, set_fake_quantize
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Kind, Operation
 from hbir.torch.preparing.trace import Trace, as_arguments, trace
@@ -24,7 +24,7 @@ from hbir.torch.stubs import QuantStub, adopt
 from hbir.torch.tracing.calls import Call, Key
 from hbir.torch.tracing.fusion import Group
 from hbir.torch.tracing.places import Place, places_of
-from hbir.torch.tracing.scopes import PREPARED, SITES, Site, install
+from hbir.torch.tracing.scopes import KNOWN, PREPARED, SITES, Site, install
 
 __all__ = ["PrepareMethod", "choices_of", "explain", "prepare"]
 
@@ -68,14 +68,15 @@ def prepare(
         raise TrainingError(
             35, f"{method.name} needs example inputs", lever="give the arguments of one call, in a tuple"
         )
-    work = copy.deepcopy(model)
-    adopt(work)
-    install(work)
     rules = rules_of(qconfig_setter)
-    if example_inputs is None:
-        _wait(work, rules, method)
-    else:
-        _place(work, trace(work, as_arguments(example_inputs)), rules, method)
+    with lasting():
+        work = copy.deepcopy(model)
+        adopt(work)
+        install(work)
+        if example_inputs is None:
+            _wait(work, rules, method)
+        else:
+            _place(work, trace(work, as_arguments(example_inputs)), rules, method)
     work.__dict__[PREPARED] = march
     work.register_forward_pre_hook(validation.begin, prepend=True, with_kwargs=True)
     work.register_forward_hook(validation.end, always_call=True)
@@ -170,6 +171,8 @@ def rules_of(given: Any) -> list[QconfigRule]:
     for rule in rules:
         if not callable(getattr(rule, "choose", None)):
             lever = "give default_calibration_qconfig_setter, a QconfigSetter, or a tuple of such"
+            if callable(rule):
+                lever = f"call it: {getattr(rule, '__name__', 'the function')}(…) makes the rule"
             raise TrainingError(36, f"qconfig_setter is {rule!r}", lever=lever)
     return rules
 
@@ -179,7 +182,12 @@ def explain(model: torch.nn.Module, layer: str) -> str:
 
     Raises TrainingError HB0922 for a model that is not prepared, HB0942 when nothing of that name is quantised.
     """
-    return explained(choices_of(model), layer)
+    choices = choices_of(model)
+    named = cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules())
+    sites = ((path, number, site) for path, module in named for number, site in module.__dict__.get(SITES, {}).items())
+    # An operation that is not all of its module has a name of its own.
+    known = {site.name: f"{path}:{number}" for path, number, site in sites if site.name != path}
+    return explained(choices, known.get(layer, layer))
 
 
 def choices_of(model: torch.nn.Module) -> Mapping[Key, Choice]:
@@ -216,6 +224,7 @@ def place(
         if spot is not None and key in chosen:
             _fill(site, module, spot, chosen[key], norms[0].get(key), modules)
         module.__dict__.setdefault(SITES, {})[key[1]] = site
+        model.__dict__.setdefault(KNOWN, {})[key[0]] = None
     model.to(device)
     for fake in fake_quants(model):
         fake.train(model.training)

@@ -11,9 +11,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from hbir.errors import TrainingError
+from hbir.torch.fake_quant.fake_quantize import FakeQuantize
+from hbir.torch.fake_quant.observers import Observer
 from hbir.torch.tracing.calls import Call, leaves_region, operands
 from hbir.torch.tracing.qtensor import Outside, QTensor, plain
-from hbir.torch.tracing.scopes import Scope, state
+from hbir.torch.tracing.scopes import Scope, replaced_module, state
 
 __all__ = ["Trace", "recording", "trace"]
 
@@ -63,11 +65,18 @@ def trace(model: torch.nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | 
     """
     leaves, spec = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
     given = [
-        leaf.detach().as_subclass(Outside) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+        leaf.detach().as_subclass(Outside) if isinstance(leaf, torch.Tensor) and not leaf.is_complex() else leaf
         for leaf in leaves
     ]
+    if (path := replaced_module(model)) is not None:
+        raise TrainingError(
+            15,
+            f"module '{path}' is not the one that was prepared",
+            why="its fake quantisation went with it, and what reads it would be computed in float",
+            lever="change the float model, and prepare it again",
+        )
     calls: list[Call] = []
-    with recording(calls), torch.no_grad():
+    with recording(calls), torch.no_grad(), _buffers_kept(model):
         state.scopes.append(Scope("", model))
         depth = len(state.scopes)
         try:
@@ -87,6 +96,25 @@ def trace(model: torch.nn.Module, args: Sequence[Any], kwargs: dict[str, Any] | 
                 lever="put a DeQuantStub on that branch",
             )
     return Trace(tuple(calls), spec, shape, tuple(results), tuple(given))
+
+
+@contextlib.contextmanager
+def _buffers_kept(model: torch.nn.Module) -> Generator[None]:
+    """Buffers are afterwards what they were, but for scales: a model that counts its runs does not count this one."""
+    modules = [module for module in model.modules() if not isinstance(module, FakeQuantize | Observer)]
+    before = [(module, name, old, old.clone()) for module in modules for name, old in _buffers(module)]
+    try:
+        yield
+    finally:
+        for module, name, old, value in before:
+            if not torch.equal(old, value):
+                old.copy_(value)
+            if getattr(module, name) is not old:
+                setattr(module, name, old)
+
+
+def _buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return list(module.named_buffers(recurse=False))
 
 
 def _run(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

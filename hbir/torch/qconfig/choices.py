@@ -52,7 +52,7 @@ def explain(choices: Mapping[Key, Choice], layer: str) -> str:
             lines.append(f"{path or '(model)'}, call {number}: {_outcome(choice)}")
             lines += [f"    {reason}" for reason in choice.reasons]
     if not lines:
-        known = ", ".join(sorted({path for path, _ in choices})[:20])
+        known = ", ".join(sorted({path or f":{number}" for path, number in choices})[:20])
         raise TrainingError(42, f"no layer '{layer}' is quantised", lever=f"choose one of {known}")
     return "\n".join(lines)
 

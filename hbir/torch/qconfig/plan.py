@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hbir.errors import TrainingError
-from hbir.torch.dtype import QuantDType, qint8
+from hbir.march import load_march
+from hbir.torch.dtype import QuantDType, qint8, qint16
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 from hbir.torch.fake_quant.notices import TrainingWarning
+from hbir.torch.march import get_march
 from hbir.torch.qconfig.choices import Choice
 from hbir.torch.qconfig.qconfig import QConfig, activation_factory, dtype_of, made_by, weight_factory
 from hbir.torch.tracing.calls import Key
@@ -58,6 +60,8 @@ class Plan:
         for place in places:
             self.groups.setdefault(self.end(place), []).append(place)
         self.wishes: dict[Key, Wish] = {}
+        self.outputs: dict[Key, QuantDType | None] = {}
+        """What was decided of them so far."""
         self.statistics: set[Key] = set()
         """Places that get sixteen bits unless eight are asked of them by their own name."""
 
@@ -98,12 +102,20 @@ class Plan:
 
     def _output(self, key: Key) -> QuantDType | None:
         """The dtype in which a value is made; None where it is not rounded."""
+        if key not in self.outputs:
+            self.outputs[key] = self._decided(key)
+        return self.outputs[key]
+
+    def _decided(self, key: Key) -> QuantDType | None:
         place, wish = self.places[key], self.wishes[key]
         if place.inner or wish.qconfig is None:
             return None
         if place.leaves and (not wish.named or wish.output is None) and wish.scale is None:
-            wish.reasons.append("the value only leaves: the layer hands out its accumulator")
-            return None
+            if not self._is_wide(self.groups[key][0]):
+                wish.reasons.append("the value only leaves: the layer hands out its accumulator")
+                return None
+            wish.reasons.append("the value only leaves, and its accumulator is wider than int32: qint16 at least")
+            return qint16
         output = wish.output
         if output is None:
             output = qint8
@@ -121,6 +133,16 @@ class Plan:
         if final != output:
             wish.reasons.append(f"what reads it asks for {final}")
         return final
+
+    def _is_wide(self, layer: Place) -> bool:
+        """Whether no output of the tensor engine holds a layer's accumulator: operands of sixteen bits, and no floats."""
+        if load_march(get_march()).has_float_results:
+            return False
+        key, wish = layer.operands[0] if layer.operands else None, self.wishes[layer.key]
+        made = None if key is None else self._output(key) if key in self.wishes else _made(self.chosen.get(key))
+        read = wish.inputs.get(0) or made
+        bits = min(dtype.bits for dtype in (read, made) if dtype is not None) if read is not None else qint8.bits
+        return bits > qint8.bits or wish.weight.bits > qint8.bits
 
     def _choice(self, key: Key, wish: Wish, outputs: Mapping[Key, QuantDType | None]) -> Choice:
         place, qconfig = self.places[key], wish.qconfig

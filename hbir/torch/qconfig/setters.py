@@ -31,6 +31,10 @@ class QconfigSetter:
     name: str = "QconfigSetter"
     statistics: bool = True
 
+    def __post_init__(self) -> None:
+        if callable(getattr(self.templates, "apply", None)):  # one alone
+            object.__setattr__(self, "templates", (self.templates,))
+
     def choose(self, places: Sequence[Place], chosen: Mapping[Key, Choice]) -> Mapping[Key, Choice]:
         """A choice for each place that no rule before has chosen."""
         plan, reference = Plan(places, chosen), as_qconfig(self.reference_qconfig, self.name)

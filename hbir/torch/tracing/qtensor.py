@@ -15,6 +15,7 @@ import torch
 
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
+from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.operations import Kind, Operation, lookup
 from hbir.torch.tracing.calls import Call, Ref, replaced
 from hbir.torch.tracing.scopes import SITES, Scope, Site, current, source_line, state
@@ -24,6 +25,33 @@ __all__ = ["Outside", "QTensor", "latest", "plain", "version_of", "wrapped"]
 
 class Outside(torch.Tensor):
     """A tensor that depends on the model's inputs and is not quantised; used while a model is traced."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if state.calls is not None and getattr(func, "__name__", "") in _LOOKS:
+            _looked()
+        return cast(Any, super()).__torch_function__(func, tuple(types), tuple(args), dict(kwargs or {}))
+
+
+_LOOKS = frozenset({"__bool__", "__float__", "__index__", "__int__", "item", "tolist"})
+"""Functions by which Python learns what a tensor holds."""
+
+
+def _looked() -> None:
+    error = TrainingError(
+        14,
+        "the model looks at a value that depends on its input",
+        where=_where(),
+        why="what it decides by it is decided once, for the example: the integers have one path",
+        lever="decide outside of the model, or compute both ways and choose between their results behind the DeQuantStub",
+    )
+    warn_once(error, state.scopes[0].module)
 
 
 class QTensor(Outside):
@@ -162,6 +190,8 @@ def _called(found: Operation, func: Callable[..., Any], args: tuple[Any, ...], k
     if state.calls is not None:
         call.source = source_line()
     call.arguments, call.keywords = (replaced(part, partial(_argument, call=call)) for part in (args, kwargs))
+    if state.exact is not None:
+        state.exact.step(call)
     given, named = replaced(args, _plain_leaf), replaced(kwargs, _plain_leaf)
     if site is not None and site.inputs and scope is not None:
         given, named = _held(args, kwargs, site, scope.module, call)
@@ -245,7 +275,9 @@ def _argument(leaf: Any, call: Call) -> Any:
             f"{call.kind} takes a tensor that is not quantised",
             where=_where(call.name),
             why="it depends on the model's inputs, and did not pass a QuantStub",
-            lever="put a QuantStub on that branch too",
+            lever="put a QuantStub on that branch too"
+            if leaf.is_floating_point()
+            else f"make a float of it in front of a QuantStub, or use it behind the DeQuantStub: {leaf.dtype} has no grid",
         )
     return leaf
 

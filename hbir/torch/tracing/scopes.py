@@ -14,7 +14,21 @@ from typing import Any, cast
 
 import torch
 
-__all__ = ["PATH", "PREPARED", "SITES", "Scope", "Site", "State", "current", "install", "source_line", "state"]
+__all__ = [
+    "KNOWN",
+    "PATH",
+    "PREPARED",
+    "SITES",
+    "Scope",
+    "Site",
+    "State",
+    "current",
+    "install",
+    "replaced_module",
+    "source_line",
+    "state",
+    "user_line",
+]
 
 SITES = "_hbir_sites"
 """The key under which a prepared module keeps its sites, by number."""
@@ -22,6 +36,8 @@ PATH = "_hbir_path"
 """The key under which a module of a prepared model keeps its path."""
 PREPARED = "_hbir_prepared"
 """The key under which a prepared model keeps its march."""
+KNOWN = "_hbir_known"
+"""The key under which a prepared model keeps the paths of the modules that have sites."""
 
 
 @dataclass
@@ -101,12 +117,28 @@ def install(model: torch.nn.Module) -> None:
 _OURS, _TORCHS = __file__.rpartition("/tracing/")[0], torch.__file__.rpartition("/")[0]
 
 
-def source_line() -> str:
-    """`file.py:12`: the innermost line that is neither this package's nor PyTorch's."""
+def user_line() -> tuple[str, int]:
+    """File and number of the innermost line that is neither this package's nor PyTorch's; ("", 0) without one."""
     frame = inspect.currentframe()
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith((_OURS, _TORCHS)):
-            return f"{name.rpartition('/')[2]}:{frame.f_lineno}"
+        if not frame.f_code.co_filename.startswith((_OURS, _TORCHS)):
+            return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
-    return ""
+    return "", 0
+
+
+def source_line() -> str:
+    """That line as `file.py:12`."""
+    name, number = user_line()
+    return f"{name.rpartition('/')[2]}:{number}" if name else ""
+
+
+def replaced_module(model: torch.nn.Module) -> str | None:
+    """The path of a module that stood in a prepared model and is gone, or another one now; None as long as all are there."""
+    for path in model.__dict__.get(KNOWN, ()):
+        module: torch.nn.Module | None = model
+        for name in path.split(".") if path else ():
+            module = None if module is None else dict(module.named_children()).get(name)
+        if module is None or SITES not in module.__dict__:
+            return path
+    return None
