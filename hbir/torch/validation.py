@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from hbir.errors import TrainingError
-from hbir.module import Module
+from hbir.module import Function, Module
 from hbir.torch.exporting.build import build_module
 from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
 from hbir.torch.integers import Evaluator
@@ -30,7 +30,7 @@ from hbir.torch.tracing.scopes import PREPARED, source_line, state
 from hbir.torch.tracing.scripted import is_tracing
 from passes import convert
 
-__all__ = ["begin", "end", "integers_of", "state_of"]
+__all__ = ["begin", "end", "integers_for", "integers_of", "state_of"]
 
 
 _KEPT = 8
@@ -143,6 +143,12 @@ def _device(model: torch.nn.Module) -> torch.device:
 def integers_of(calls: Sequence[Call], march: str, options: Mapping[str, Any] | None = None) -> Module:
     """The converted module of recorded calls."""
     return convert(build_module("main", calls), march, **dict(options or {}))
+
+
+def integers_for(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Function:
+    """What the integers of a prepared model are, for arguments of the shapes of these."""
+    found = trace(model, args, dict(kwargs or {}))
+    return integers_of(found.calls, model.__dict__[PREPARED])[0]
 
 
 def _convert(calls: Sequence[Call], march: str, weights: int, device: torch.device) -> _Converted:

@@ -36,7 +36,8 @@ from hbir.torch.preparing.trace import plain_outputs
 
 __all__ = ["BadCase", "QuantAnalysis"]
 
-_TYPES = ("fake_quant", "export", "convert")
+_TYPES = ("fake_quant", "pre_export", "export", "convert")
+_OF_TORCH = ("fake_quant", "pre_export")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class QuantAnalysis:
             raise TrainingError(71, f"analysis_model_type is {analysis_model_type!r}", lever=lever)
         self._module: Module | Function | None = None
         self._prepared: torch.nn.Module | None = None
-        if analysis_model_type == "fake_quant":
+        if analysis_model_type in _OF_TORCH:
             self._prepared = checked_prepared(analysis_model, "QuantAnalysis")
         elif isinstance(analysis_model, Module | Function):
             self._module = analysis_model

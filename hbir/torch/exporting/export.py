@@ -19,7 +19,7 @@ from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
 from hbir.torch.tracing.calls import Call, enters_region, leaves_region
 from hbir.torch.tracing.scopes import PREPARED
 
-__all__ = ["export", "get_hbir_input_flattener", "get_hbir_output_unflattener"]
+__all__ = ["check_exportable", "export", "get_hbir_input_flattener", "get_hbir_output_unflattener"]
 
 INPUTS, OUTPUTS, ORDER = "hbir.inputs", "hbir.outputs", "hbir.input_leaves"
 
@@ -45,7 +45,7 @@ def export(
     no form, HB0921 for names that do not fit.
     """
     del native_pytree
-    _check_state(model)
+    check_exportable(model)
     found = trace(model, as_arguments(example_inputs))
     calls = live(found.calls)
     entering = [call for call in calls if enters_region(call)]
@@ -76,7 +76,8 @@ def _in_order(found: Trace, leaving: Sequence[Call]) -> list[Call]:
     return [*first, *(call for call in leaving if call not in first)]
 
 
-def _check_state(model: torch.nn.Module) -> None:
+def check_exportable(model: torch.nn.Module) -> None:
+    """Refuse a model that is not prepared or in another state (HB0922), or whose scales are all uncalibrated (HB0925)."""
     if PREPARED not in getattr(model, "__dict__", {}):
         what = f"{shown(type(model).__name__)} is no prepared model"
         raise TrainingError(22, what, why="a float model has no scales", lever="export what `prepare` returned")
