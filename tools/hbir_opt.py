@@ -51,12 +51,9 @@ def _list_passes(as_json: bool) -> None:
     print_table("Passes", ("pass", "promise", "options", "what it does"), cells)
 
 
-def _timing(reports: list[PassReport], as_json: bool) -> None:
+def _timing(reports: list[PassReport]) -> None:
     from tools.console import print_table
 
-    if as_json:
-        _json_aside([{"name": r.name, "seconds": r.seconds, "before": r.before, "after": r.after} for r in reports])
-        return
     total = sum(report.seconds for report in reports)
     rows = [
         (r.name, f"{1000 * r.seconds:.1f}", f"{100 * r.seconds / total if total else 0:.1f}", r.before, r.after)
@@ -66,21 +63,33 @@ def _timing(reports: list[PassReport], as_json: bool) -> None:
     print_table(f"Passes took {1000 * total:.1f} ms", columns, rows, stderr=True)
 
 
-def _statistics(reports: list[PassReport], as_json: bool) -> None:
+def _statistics(reports: list[PassReport]) -> None:
     """Which kinds of operations each pass made more or fewer of; the sum over all passes in the last row."""
     from collections import Counter
 
     from tools.console import print_table
 
-    if as_json:
-        _json_aside([{"name": report.name, "kinds": dict(report.kinds)} for report in reports])
-        return
     total: Counter[str] = Counter()
     for report in reports:
         total.update(report.kinds)
     rows = [(r.name, ", ".join(f"{kind} {count:+d}" for kind, count in r.kinds.items()) or "none") for r in reports]
     told = ", ".join(f"{kind} {count:+d}" for kind, count in sorted(total.items()) if count) or "none"
     print_table("Operations made or removed", ("pass", "kinds"), [*rows, ("all passes", told)], stderr=True)
+
+
+def _reports(reports: list[PassReport], timing: bool, statistics: bool, as_json: bool) -> None:
+    """What was asked for about each pass: tables, or one JSON document."""
+    if not as_json:
+        if timing:
+            _timing(reports)
+        if statistics:
+            _statistics(reports)
+    elif timing or statistics:
+        rows: list[dict[str, Any]] = []
+        for each in reports:
+            times = {"seconds": each.seconds, "before": each.before, "after": each.after} if timing else {}
+            rows.append({"name": each.name, **times, **({"kinds": dict(each.kinds)} if statistics else {})})
+        _json_aside(rows)
 
 
 def _json_aside(value: object) -> None:
@@ -133,7 +142,7 @@ def _write_snapshots(folder: Path, reports: list[PassReport]) -> None:
     help="When a pass fails, leave its input and one command here.",
 )
 @click.option("--list-passes", is_flag=True, help="List the passes and exit.")
-@click.option("--json", "as_json", is_flag=True, help="JSON in place of tables.")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of tables: one row for each pass.")
 def main(
     file: Path | None,
     pipeline: str,
@@ -186,10 +195,7 @@ def main(
             save(result, output)
         else:
             print_lines(str(result))
-        if timing:
-            _timing(run.reports, as_json)
-        if statistics:
-            _statistics(run.reports, as_json)
+        _reports(run.reports, timing, statistics, as_json)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,10 @@ means that the candidate is still interesting. Ctrl-C ends the search; with -o t
 """
 
 
+_SAID = 300
+"""Bytes of what a command said last."""
+
+
 class _Command:
     """A predicate: the exit status of a shell command that is given the path of the candidate."""
 
@@ -38,6 +42,7 @@ class _Command:
         quoted = shlex.quote(str(path))
         self.command = command.replace("{}", quoted) if "{}" in command else f"{command} {quoted}"
         self.path, self.seconds, self.first, self.outcome = path, seconds, True, ""
+        self._said = ""
 
     def __call__(self, module: Module) -> bool:
         from hbir.errors import ConfigError
@@ -62,10 +67,25 @@ class _Command:
             f"the command of --test {self.outcome} for the whole of {file.name}, as it does for what is not interesting"
         )
         lever = "give a command that exits with 0 for this module; {} in it is the path of the candidate"
-        return PassError(50, what, why=f"it was run as: {self.command}", lever=lever)
+        why = f"it was run as: {self.command}" + (f"; it said: {self._said}" if self._said else "")
+        return PassError(50, what, why=why, lever=lever)
 
     def _run(self) -> int | None:
-        """The exit status; None after a command that took too long."""
+        """The exit status; None after a command that took too long. What the first run says may tell why it is no use."""
+        import os
+        import tempfile
+
+        # No pipe: it could be full, or be held open by what the command started.
+        with tempfile.TemporaryFile() if self.first else Path(os.devnull).open("wb") as errors:
+            status = self._wait(errors)
+            if self.first:
+                length = errors.seek(0, os.SEEK_END)
+                errors.seek(max(0, length - _SAID))
+                said = " ".join(errors.read().decode(errors="replace").split()).rstrip(".")
+                self._said = "…" + said if length > _SAID else said
+        return status
+
+    def _wait(self, errors: IO[bytes]) -> int | None:
         import os
         import signal
         import subprocess
@@ -76,7 +96,7 @@ class _Command:
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             start_new_session=True,
         )
         try:

@@ -1,4 +1,5 @@
-"""A module on disk. `NAME.bc` is MLIR bytecode and holds everything; `NAME.mlir` is text, its constants lie in `NAME.weights`.
+"""A module on disk. `NAME.bc` is MLIR bytecode and holds everything; `NAME.mlir` is text, its constants lie in `NAME.weights`,
+and so they do when another tool makes bytecode of the text.
 
 Either way constants are mapped into memory on load, never copied, and each is checked against its hash.
 """
@@ -115,8 +116,10 @@ def add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview],
     for blob in used_blobs(module):
         name, data = f"constant {blob.digest.data[:12]}…", found.get(blob.digest.data)
         if data is None:
-            why = f"no entry for {name}"
-        elif len(data) != blob.size.data:
+            lever = "give the one that was written with the module, or write the module again with `save`"
+            what = f"{path.name} does not hold all constants of the module"
+            raise FileFormatError(1, what, why=f"no entry for {name}", lever=lever)
+        if len(data) != blob.size.data:
             why = f"{name} has {len(data)} bytes, the module takes {blob.size.data}"
         elif hashlib.sha256(data).hexdigest() != blob.digest.data:
             why = f"{name} does not have its hash"
@@ -126,8 +129,18 @@ def add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview],
         raise FileFormatError(1, f"{path.name} is damaged", why=why, lever="write the module again with `save`")
 
 
+def _beside(path: Path, what: str, why: str) -> dict[str, memoryview]:
+    """The blobs of the `.weights` file of a module. Raises IrError HB0206, which says `what` and `why`, when there is none."""
+    beside = path.with_suffix(".weights")
+    what = f"{what}, and {beside.name} is missing" if what else f"{beside.name} is missing"
+    lever = f"keep both files in one folder, as {path.name} and {beside.name}"
+    return read_weights(beside.name, _mapped(beside, IrError(6, what, why=why, lever=lever)))
+
+
 def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, ConstantStore]:
     """Read a module that `save_module`, or any MLIR tool, wrote; it is verified.
+
+    Constants that bytecode does not hold are looked for beside it, where those of the text that it was made of lie.
 
     Raises IrError for a file that is not a module or lacks its constants, FileFormatError HB0601 or HB0602 for a damaged one.
     """
@@ -136,7 +149,12 @@ def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, Cons
     if path.suffix == ".bc":
         module, blobs = read_bytecode(_mapped(path, missing), dialects)
         verify_module(module)
-        add_constants(path, module, blobs, store)
+        if all(blob.digest.data in blobs for blob in used_blobs(module)):
+            add_constants(path, module, blobs, store)
+        else:
+            what = f"{path.name} does not hold all constants of its module"
+            why = "bytecode that a tool makes of a text has them in the text's .weights file"
+            add_constants(path.with_suffix(".weights"), module, {**_beside(path, what, why), **blobs}, store)
         return module, store
     try:
         text = path.read_text(encoding="utf-8")
@@ -146,8 +164,6 @@ def load_module(path: Path, dialects: Iterable[Dialect]) -> tuple[ModuleOp, Cons
         raise IrError(7, f"{path} cannot be read as text", why=str(error), lever="give an .mlir file") from None
     module = parse_module(text, dialects, source=path.name)
     if used_blobs(module):
-        beside = path.with_suffix(".weights")
-        why, lever = "the module's constants live in it", "keep both files in one folder"
-        data = _mapped(beside, IrError(6, f"{beside.name} is missing", why=why, lever=lever))
-        add_constants(beside, module, read_weights(beside.name, data), store)
+        found = _beside(path, "", "the module's constants live in it")
+        add_constants(path.with_suffix(".weights"), module, found, store)
     return module, store

@@ -19,7 +19,7 @@ from hbir.ir.locations import layer_name
 from hbir.ir.order import check_order
 from hbir.ir.strings import ascii_literals, restore_literals
 
-__all__ = ["ESCAPING", "MlirParser", "parse_module", "print_module", "raised_here", "verify_module"]
+__all__ = ["ESCAPING", "MlirParser", "parse_module", "parse_reason", "print_module", "raised_here", "verify_module"]
 
 
 # What xDSL raises, beside its own errors, over operations that lack a property or attributes of a surprising kind.
@@ -153,27 +153,39 @@ def verify_module(module: ModuleOp) -> None:
 _LOCATION = re.compile(r"^#loc\d*[ \t]*=[ \t]*loc\(.*\)[ \t]*$", re.MULTILINE)
 
 
-def _locations_first(text: str) -> str:
-    """The text with the names of locations in front of their uses, as xDSL wants them; lines keep their numbers."""
+def _locations_first(text: str) -> tuple[str, int]:
+    """The text with the names of locations in front of their uses, as xDSL wants them, and how many there are; lines keep
+    their numbers."""
     names = _LOCATION.findall(text)
-    return " ".join((*names, _LOCATION.sub("", text))) if names else text
+    return (" ".join((*names, _LOCATION.sub("", text))) if names else text), len(names)
+
+
+def parse_reason(error: ParseError) -> str:
+    """Why a parser stopped, in one line; what xDSL says without telling anything is said in words of ours."""
+    reason, span = error.msg.strip().splitlines()[0], error.span
+    if reason == "Could not parse entire input!":
+        return (
+            "an operation is expected here" if span.input.content.strip() else "the text is empty: it holds no module"
+        )
+    if reason.startswith("Expected suffix identifier"):  # xDSL leaves out the f of its f-string
+        return f"a name is expected behind {span.input.content[span.start : span.start + 1]}"
+    return reason
 
 
 def parse_module(text: str, dialects: Iterable[Dialect], *, source: str = "<text>") -> ModuleOp:
     """Read and verify a module. Raises IrError HB0205 with line and reason for text that is not one."""
     text, marked = ascii_literals(text, source)
-    text = _locations_first(text)
+    text, named = _locations_first(text)
     context = Context()
     for dialect in (Builtin, Func, *dialects):
         context.load_dialect(dialect)
     try:
-        module = MlirParser(context, text, source).parse_module()
+        parser = MlirParser(context, text, source)
+        parser.budget.add(locations=named)
+        module = parser.parse_module()
     except ParseError as error:
-        span = error.span
-        line = text.count("\n", 0, span.start) + 1
-        raise IrError(
-            5, error.msg.strip().splitlines()[0], where=f"{source}, line {line}", lever="mend the text"
-        ) from None
+        line = text.count("\n", 0, error.span.start) + 1
+        raise IrError(5, parse_reason(error), where=f"{source}, line {line}", lever="mend the text") from None
     except VerifyException as error:
         raise IrError(5, str(error).strip().splitlines()[-1], where=source, lever="mend the text") from None
     except ESCAPING as error:

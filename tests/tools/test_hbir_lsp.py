@@ -46,10 +46,14 @@ class _Editor:
     async def report(self) -> types.PublishDiagnosticsParams:
         return await asyncio.wait_for(self.reports.get(), 60)
 
-    async def stop(self) -> None:
+    async def stop(self) -> str:
+        """End the server; what it wrote to stderr."""
         await self.client.shutdown_async(None)
         self.client.exit(None)
+        assert self.client._server is not None and self.client._server.stderr is not None
+        said = (await self.client._server.stderr.read()).decode()
         await self.client.stop()
+        return said
 
 
 def position(text: str, part: str, shift: int = 0) -> types.Position:
@@ -64,7 +68,7 @@ def talk(conversation: Callable[[_Editor], Awaitable[Any]], text: str = MODULE) 
         try:
             await conversation(editor)
         finally:
-            await editor.stop()
+            assert await editor.stop() == "", "an answer is enough"
         return found
 
     return asyncio.run(asyncio.wait_for(run(), 120))
@@ -110,6 +114,25 @@ def test_a_file_is_opened_broken_mended_asked_about_and_closed() -> None:
     found = talk(conversation)
     assert found.server_info is not None and found.server_info.name == "hbir-lsp"
     assert found.capabilities.position_encoding == "utf-16"
+
+
+def test_what_is_refused_is_answered_and_not_logged() -> None:
+    async def conversation(editor: _Editor) -> None:
+        await editor.report()
+        client, file, use = editor.client, editor.file, position(MODULE, "(%1)", 1)
+        for name in ("%0", "no name"):
+            with pytest.raises(JsonRpcException, match="HB0813"):
+                await client.text_document_rename_async(types.RenameParams(file, use, name))
+        for line in (-1, "one"):
+            nowhere = types.Position(0, 0)
+            object.__setattr__(nowhere, "line", line)  # the client itself would refuse it
+            asked = client.text_document_hover_async(types.HoverParams(file, nowhere))
+            with pytest.raises(JsonRpcException, match="textDocument/hover") as caught:
+                await asyncio.wait_for(asked, 30)
+            assert caught.value.code == -32602, "invalid parameters"
+        assert await client.text_document_hover_async(types.HoverParams(file, use)) is not None
+
+    talk(conversation)
 
 
 def test_without_the_library_one_line_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,17 @@ def test_statistics_and_snapshots(model: Path, tmp_path: Path) -> None:
     assert str(load(saved[-1])) == str(Module.parse(run(model, "-p", steps).stdout.strip(), load(saved[-1]).constants))
 
 
+def test_timing_and_statistics_are_one_document(model: Path) -> None:
+    rows = json.loads(run(model, "-p", "canonicalize,dead-code", "--timing", "--statistics", "--json").stderr)
+    assert [row["name"] for row in rows] == ["canonicalize", "dead-code"]
+    assert all(set(row) == {"name", "seconds", "before", "after", "kinds"} for row in rows)
+    alone = json.loads(run(model, "-p", "canonicalize", "--timing", "--json").stderr)
+    assert [set(row) for row in alone] == [{"name", "seconds", "before", "after"}]
+    alone = json.loads(run(model, "-p", "canonicalize", "--statistics", "--json").stderr)
+    assert [set(row) for row in alone] == [{"name", "kinds"}]
+    assert run(model, "-p", "canonicalize", "--json").stderr == ""
+
+
 @pytest.mark.parametrize("level", ["structure", "exec", "none"])
 def test_levels_of_verification(model: Path, level: str) -> None:
     run(model, "-p", "fold-constants,canonicalize", "--verify", level)

@@ -121,6 +121,15 @@ def test_what_is_not_interesting_is_told_with_what_was_run(module: Path) -> None
     assert "the pipeline passes on the whole of tiny.mlir, and --fails asks for HB0305" in late.stderr
 
 
+def test_what_the_command_said_is_told(module: Path) -> None:
+    # Without {} the path comes last: sleep takes it for a second duration and ends at once, which is not the time limit.
+    result = run(module, "--test", "sleep 100", "--timeout", "50")
+    assert "exits with 1" in result.stderr and "it said: sleep: " in result.stderr
+    result = run(module, "--test", "echo $(seq 500) >&2; : {}; false")
+    assert "it said: …" in result.stderr and " 499 500. Change:" in result.stderr and " 300 " not in result.stderr
+    assert "it said" not in run(module, "--test", "test -d {}").stderr
+
+
 def test_mistakes_are_told(module: Path, tmp_path: Path) -> None:
     for arguments, code in (
         ((module,), "HB0814"),

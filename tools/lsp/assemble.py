@@ -19,6 +19,7 @@ from xdsl.utils.exceptions import ParseError, VerifyException
 from hbir.dialects.base import HbOperation, tensor
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import IrError
+from hbir.ir.limits import Budget
 from hbir.ir.strings import ascii_literals
 from hbir.ir.text import ESCAPING, MlirParser
 from tools.lsp.index import Statement
@@ -34,7 +35,10 @@ _QUANTIZED = re.compile(r"!quant\.uniform<i(8|16|32):f32, (\d\.\d{1,20}e[+-]\d\d
 
 
 class Assembler:
-    """Builds operations from the types and attributes of one document, each of which is read once."""
+    """Builds operations from the types and attributes of one document, each of which is read once.
+
+    `budget` is what the text that is being checked may hold yet; its other readers share it.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -43,6 +47,7 @@ class Assembler:
         self._values: dict[str, Attribute | None] = {}
         self._judged: dict[type[Operation], bool] = {}
         self._forms: set[tuple[object, ...]] = set()
+        self.budget = Budget()
 
     def reset(self, aliases: dict[str, Attribute]) -> None:
         """Forget what was read; from now on these aliases stand for these attributes."""
@@ -75,6 +80,7 @@ class Assembler:
         if changed:
             return None  # strings beyond ASCII are restored only in whole modules
         parser = MlirParser(self._context, plain)
+        parser.budget = self.budget
         parser.attribute_aliases.update(self._aliases)
         found = parser.parse_type() if type_ else parser.parse_attribute()
         return found if parser.pos >= len(plain) else None
@@ -118,6 +124,7 @@ class Assembler:
 
     def accepts(self, text: str, statement: Statement, start: int) -> bool:
         """Whether a generic operation, whose operands end at `start`, was put together and verifies; False says nothing."""
+        self.budget.add(operations=1)
         op = self._context.get_optional_op(statement.name)
         types = signature_types(text, statement)
         properties = self._properties(text, start, statement.end)

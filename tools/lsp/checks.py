@@ -22,8 +22,9 @@ from xdsl.utils.exceptions import ParseError, VerifyException
 from hbir.dialects import all_dialects
 from hbir.errors import IrError
 from hbir.ir.constants import ConstantStore
+from hbir.ir.limits import Budget
 from hbir.ir.strings import ascii_literals
-from hbir.ir.text import ESCAPING, MlirParser, verify_module
+from hbir.ir.text import ESCAPING, MlirParser, parse_reason, verify_module
 from hbir.module import Module
 from tools.lsp.assemble import Assembler
 from tools.lsp.index import Index, Statement
@@ -80,14 +81,17 @@ def _original(text: str, offset: int) -> int:
 
 def _parse_problem(text: str, parser: MlirParser, error: Exception) -> tuple[Span, str]:
     """Where in `text` a parser failed, and why."""
-    if isinstance(error, ParseError):
-        start, end = error.span.start, error.span.end
-        reason = error.msg.strip().splitlines()[0]
-    else:
-        start = end = parser.pos
-        reason = str(error).strip().rsplit("\n", 1)[-1].strip(" ^-") or type(error).__name__
+    known = isinstance(error, ParseError)
+    start, end = (error.span.start, error.span.end) if known else (parser.pos, parser.pos)
     first = _original(text, start)
-    return Span(first, max(_original(text, end), first + 1)), reason
+    return Span(first, max(_original(text, end), first + 1)), _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    """What a parser says, in one line."""
+    if isinstance(error, ParseError):
+        return parse_reason(error)
+    return str(error).strip().rsplit("\n", 1)[-1].strip(" ^-") or type(error).__name__
 
 
 class Checker:
@@ -104,6 +108,7 @@ class Checker:
 
     def check(self, index: Index, wanted: Callable[[], bool] = lambda: True) -> list[Problem]:
         """The problems of a text, in order, `_MOST` at most; some of them once it is not `wanted` any more."""
+        self._assembler.budget = Budget()
         found = list(self._strings(index))
         found += self._read_aliases(index)
         for part in (self._values(index), self._statements(index, wanted), self._operand_types(index)):
@@ -137,10 +142,17 @@ class Checker:
                 error = IrError(5, "a string does not end", lever='close it with " on its line')
                 yield _problem(Span(literal.start(), literal.end()), error)
 
+    def _parser(self, text: str) -> MlirParser:
+        """A parser of a part of the text: together they read no more than the reader of the whole does."""
+        made = MlirParser(self._context, text)
+        made.budget = self._assembler.budget
+        return made
+
     def _read_aliases(self, index: Index) -> list[Problem]:
         """Learn the aliases of the text; those that cannot be read, and uses before the definition."""
         text, found = index.text, list[Problem]()
         definitions = [each for each in index.occurrences if each.kind == "alias" and each.defines]
+        self._assembler.budget.add(locations=_locations(index))
         spans = [Span(each.start, _line_end(text, each.end)) for each in definitions]
         joined = "\n".join(text[span.start : span.end] for span in spans)
         if joined != self._alias_text:
@@ -150,7 +162,7 @@ class Checker:
                 body = text[text.index("=", each.end) + 1 : span.end]
                 parser: MlirParser | None = None
                 try:
-                    parser = MlirParser(self._context, ascii_literals(body, "")[0])
+                    parser = self._parser(ascii_literals(body, "")[0])
                     parser.attribute_aliases.update(self._aliases)
                     self._aliases[each.name] = parser.parse_attribute()
                 except (ParseError, VerifyException, *ESCAPING, IrError):
@@ -225,14 +237,14 @@ class Checker:
             return _problem(span, IrError(5, what, lever=lever))
         parser: MlirParser | None = None
         try:
-            parser = MlirParser(self._context, plain)
+            parser = self._parser(plain)
             parser.attribute_aliases.update(self._aliases)
             op = parser.parse_operation()
             if parser.pos < len(plain):
                 parser.raise_error("this belongs to no operation", parser.pos, len(plain))
         except (ParseError, VerifyException, *ESCAPING) as error:
             if parser is None:
-                return _problem(Span(statement.start, statement.end), IrError(5, str(error)))
+                return _problem(Span(statement.start, statement.end), IrError(5, _reason(error)))
             span, reason = _parse_problem(piece, parser, error)
             span = Span(statement.start + span.start, statement.start + span.end)
             return _problem(span, IrError(5, reason, lever="mend the text"))
@@ -283,12 +295,13 @@ class Checker:
         parser: MlirParser | None = None
         try:
             parser = MlirParser(self._context, ascii_literals(skeleton.text, "")[0])
+            parser.budget.add(operations=len(index.statements), locations=_locations(index))
             module = parser.parse_module()
         except IrError:
             return []  # a string that does not end
         except (ParseError, VerifyException, *ESCAPING) as error:
             if parser is None:
-                return [] if found else [_problem(Span(0, 1), IrError(5, str(error)))]
+                return [] if found else [_problem(Span(0, 1), IrError(5, _reason(error)))]
             span, reason = _parse_problem(skeleton.text, parser, error)
             span = skeleton.there(span)
             told = any(each.span.start <= span.start <= each.span.end for each in found)
@@ -298,6 +311,11 @@ class Checker:
         if any(each.code == "HB0205" for each in found):
             return []
         return _verify_rest(index, module)
+
+
+def _locations(index: Index) -> int:
+    """How many names of locations a text defines."""
+    return sum(each.defines and each.name.startswith("#loc") for each in index.occurrences if each.kind == "alias")
 
 
 def _operands_end(text: str, statement: Statement) -> int:

@@ -21,28 +21,33 @@ Kind = Literal["value", "symbol", "block", "alias", "operation", "type"]
 _STRING = r'"(?:[^"\\\n]|\\.)*+"?'
 _WORD = r"(?<![\w.$])(?:[A-Za-z_]\w*+(?:\.\w++)++|module\b|return\b)"
 _LOCATION = r"\bloc\s*+\("
-# Most of a text are numbers and names of types: the first line passes over them in one step.
+_LIST = r"%[\w$.-]++(?::\d++)?(?:\s*+,\s*+%[\w$.-]++(?::\d++)?)*+"
+# Most of a text are numbers and names of types: the first line passes over them in one step. Matches leave no gap, or what lies
+# before the gap would be passed over once more from each of its characters: a list of values is one match, whether or not it
+# defines them, and the last two lines match wherever nothing else does.
 _TOKEN = re.compile(
     rf"""(?:[^"%@^\#!()\[\]{{}}:/A-Za-z_]++|/(?!/)|:(?!\s*+\()|(?!{_WORD}|{_LOCATION})[A-Za-z_]\w*+)*+(?:
     (?P<comment>//[^\n]*+)
     |(?P<location>{_LOCATION})
     |(?P<string>{_STRING})
-    |(?P<results>%[\w$.-]++(?::\d++)?(?:\s*+,\s*+%[\w$.-]++(?::\d++)?)*+\s*+=(?!=))
-    |(?P<value>%[\w$.-]++)
+    |(?P<values>{_LIST})(?P<results>\s*+=(?!=))?+
     |(?P<symbol>@(?:[A-Za-z_][\w$.]*+|{_STRING}))
     |(?P<block>\^[\w$.-]++)
     |(?P<alias>[\#!][A-Za-z_][\w$.-]*+)
     |(?P<word>{_WORD})
     |(?P<open>[(\[{{])
     |(?P<close>[)\]}}])
-    |(?P<signature>:))""",
-    re.VERBOSE,
+    |(?P<signature>:)
+    |(?P<other>.)
+    |(?P<last>\Z))""",
+    re.VERBOSE | re.DOTALL,
 )
 _RESULT = re.compile(r"(%[\w$.-]++)(?::(\d++))?")
 _REGION = re.compile(
     r'\{(?:\s|//[^\n]*)*+(?:%|\^|"[^"\n]*"\s*\(|(?:module|return|[A-Za-z_]\w*(?:\.\w+)+)\b(?!\s*[=,}:]))'
 )
 _INDENT = 256  # a line that starts with more blanks than this is none that a person or a printer wrote
+_DEEPEST = 64  # regions in regions: a name is looked for in each of them
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -161,11 +166,10 @@ class _Builder:
 
     def build(self) -> Index:
         kinds = (
-            "results",
+            "values",
             "string",
             "word",
             "symbol",
-            "value",
             "block",
             "alias",
             "location",
@@ -176,6 +180,12 @@ class _Builder:
         handlers: dict[str, Callable[[int, int], None]] = {kind: getattr(self, f"on_{kind}") for kind in kinds}
         for found in _TOKEN.finditer(self.text):
             kind = found.lastgroup or ""
+            if kind in ("other", "last"):
+                continue
+            if kind == "results":
+                self.on_results(found.start("values"), found.end())
+                self.comment = -1
+                continue
             start, end = found.span(kind)
             if kind == "comment":
                 self.comment = start if self.comment < 0 else self.comment
@@ -261,6 +271,10 @@ class _Builder:
         name = self.text[start + 1 : end]
         self.see("symbol", name.strip('"'), start + 1 + name.startswith('"'), defines=defines)
 
+    def on_values(self, start: int, end: int) -> None:
+        for each in _RESULT.finditer(self.text, start, end):
+            self.on_value(*each.span(1))
+
     def on_value(self, start: int, end: int) -> None:
         if self.brackets and self.brackets[-1] == "H":
             if self.header == -2:  # a function's arguments belong to the region that follows
@@ -302,7 +316,7 @@ class _Builder:
 
     def on_open(self, start: int, end: int) -> None:
         bracket = self.text[start]
-        if bracket == "{" and self.is_region(start):
+        if bracket == "{" and len(self.scopes) <= _DEEPEST and self.is_region(start):
             self.enter_region()
         elif bracket == "(" and self.level and self.header >= 0:
             function = self.current[-1] >= 0
@@ -324,11 +338,13 @@ class _Builder:
         self.parents.append(self.scopes[-1])
         self.scopes.append(len(self.parents) - 1)
         self.current.append(-1)
-        for name, start, owner in self.waiting:
-            scope = self.scopes[-1]
-            self.occurrences.append(Occurrence("value", name, start, start + len(name), scope, True, owner))
         if self.waiting:
-            self.occurrences.sort(key=lambda each: each.start)
+            # They stand between what was seen since: only that is put in order, not all that came before.
+            at = bisect_right(self.occurrences, self.waiting[0][1], key=lambda each: each.start)
+            scope, seen = self.scopes[-1], self.occurrences[at:]
+            for name, start, owner in self.waiting:
+                seen.append(Occurrence("value", name, start, start + len(name), scope, True, owner))
+            self.occurrences[at:] = sorted(seen, key=lambda each: each.start)
         self.waiting, self.header = [], -1
 
     def leave_region(self, offset: int) -> None:

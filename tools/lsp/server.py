@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcInvalidParams
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol
 
 from hbir.errors import HbError
 from tools.lsp.checks import Problem
@@ -33,6 +36,32 @@ def _version() -> str:
         return version("hbir")
     except PackageNotFoundError:
         return "0"
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether stderr is to show what pygls reports: not what an editor asked for and was refused, for it is answered."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, JsonRpcInvalidParams) and not record.getMessage().startswith("Unable to deserialize")
+
+
+class _Protocol(LanguageServerProtocol):
+    """The protocol; a request that is malformed, such as one about line -1, is answered with an error, too."""
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """A message as an object; None for one that was answered here."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" not in data or "method" not in data:
+                raise
+            refusal = JsonRpcInvalidParams(message=f"{data['method']} has parameters that it cannot have: {error}")
+            self._send_response(cast(int, data["id"]), error=refusal.to_response_error())
+            return None
+
+    def handle_message(self, message: Any) -> None:
+        """Answer a message that was not answered yet."""
+        if message is not None:
+            super().handle_message(message)
 
 
 class _State:
@@ -123,7 +152,8 @@ def _symbol(document: Document, entry: Entry) -> types.DocumentSymbol:
 
 def build_server() -> LanguageServer:
     """A server that speaks the protocol; `start_io()` runs it."""
-    server = LanguageServer("hbir-lsp", _version())
+    logging.getLogger("pygls.protocol.json_rpc").addFilter(_is_told)
+    server = LanguageServer("hbir-lsp", _version(), protocol_cls=_Protocol)
     state = _State(server)
     _add_synchronisation(server, state)
     _add_navigation(server, state)

@@ -17,7 +17,7 @@ from hbir.ir.bytecode.layout import BUILTIN, MAGIC, NATIVE_PROPERTIES, RESOURCES
 from hbir.ir.bytecode.primitives import Cursor, Section, damaged
 from hbir.ir.limits import DEEPEST, LARGEST, LimitedParser
 from hbir.ir.strings import ascii_literals
-from hbir.ir.text import ESCAPING, raised_here
+from hbir.ir.text import ESCAPING, parse_reason, raised_here
 
 __all__ = ["read_bytecode"]
 
@@ -386,7 +386,7 @@ def read_bytecode(data: memoryview, dialects: Iterable[Dialect]) -> tuple[Module
         module = _Body(tables).operation(code, [], 0)
         code.finish()
     except ParseError as error:
-        raise damaged(error.msg.strip().splitlines()[0]) from None
+        raise damaged(parse_reason(error)) from None
     except VerifyException as error:
         raise damaged(str(error).strip().splitlines()[-1]) from None
     except ESCAPING as error:

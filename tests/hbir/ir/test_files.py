@@ -22,6 +22,7 @@ from hbir.ir.files import used_blobs, write_bytes, write_text
 from hbir.ir.weights import read_weights
 from hbir.module import Module
 from hbir.testing import assert_same_semantics, modules, tensors
+from tests.mlir_tools import run_tosa_opt
 
 
 @given(module=modules(("hbir", "quantized"), 5))
@@ -188,6 +189,30 @@ def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "binary.mlir").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(IrError, match="HB0207"):
         load(tmp_path / "binary.mlir")
+
+
+def test_constants_of_bytecode_that_was_made_of_a_text_lie_beside_it(tmp_path: Path) -> None:
+    text, made = _saved(tmp_path), tmp_path / "made.bc"
+    module = load(text)
+    run_tosa_opt(text, "--emit-bytecode", "-o", made)
+    with pytest.raises(
+        IrError, match="HB0206: made.bc does not hold all constants.*made.weights is missing.*text's .weights"
+    ):
+        load(made)
+    weights = text.with_suffix(".weights").read_bytes()
+    made.with_suffix(".weights").write_bytes(weights)
+    back = load(made)
+    assert str(back) == str(module)
+    for name, argument in zip((1, 64, 7), back[0].flatten_outputs, strict=True):
+        assert argument.type.shape == (name,)
+    made.with_suffix(".weights").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(FileFormatError, match="HB0601: made.weights is damaged; .*hash"):
+        load(made)
+    made.with_suffix(".weights").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(
+        FileFormatError, match="HB0601: made.weights does not hold all constants of the module; no entry"
+    ):
+        load(made)
 
 
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

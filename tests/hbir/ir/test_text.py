@@ -6,6 +6,7 @@ import ast
 import random
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from hbir.dialects.base import tensor
 from hbir.dialects.hbir import ClipOp
 from hbir.dialects.hbir.elementwise import AddOp
 from hbir.errors import IrError
+from hbir.ir import limits
 from hbir.ir.locations import fuse_locations, layer_name, location_names, name_location
 from hbir.ir.text import print_module, verify_module
 from hbir.module import Module
@@ -205,6 +207,106 @@ def test_hostile_text_is_refused_at_once(name: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()
+
+
+def lines_of(piece: str) -> str:
+    """A piece 500 times, each on a line of its own, with its number in place of N."""
+    return ",\n".join(piece.replace("N", str(i)) for i in range(500))
+
+
+BEYOND = {
+    "elements of one dense": ATTRIBUTE.format(f"dense<[{lines_of('1')}]> : tensor<500xi64>"),
+    "many dense": ATTRIBUTE.format(f"[{lines_of('dense<1> : tensor<i8>')}]"),
+    "elements of many dense": ATTRIBUTE.format(f"[{lines_of('dense<1> : tensor<9xi8>')}]"),
+    "a list": ATTRIBUTE.format(f"[{lines_of('1')}]"),
+    "lists in lists": ATTRIBUTE.format(f"[{lines_of('[[]]')}]"),
+    "entries": f'"builtin.module"() ({{ ^bb0: }}) {{{lines_of("aN = 1")}}} : () -> ()',
+    "entries without a value": f'"builtin.module"() ({{ ^bb0: }}) {{{lines_of("aN")}}} : () -> ()',
+    "properties": f'"builtin.module"() <{{{lines_of("aN = 1")}}}> ({{ ^bb0: }}) : () -> ()',
+    "names": lines_of("#aN = 1").replace(",", "") + "\n" + ATTRIBUTE.format("#a0"),
+    "types": ATTRIBUTE.format(f"tuple<{lines_of('i8')}>"),
+    "parts of a location": f'"builtin.module"() ({{ ^bb0: }}) : () -> () loc(fused[{lines_of("unknown")}])',
+    "operands": f'"builtin.module"() ({{ "func.return"({lines_of("%N")}) : () -> () }}) : () -> ()',
+    "symbols": ATTRIBUTE.format("@a" + lines_of("::@a").replace(",", "")),
+    "strides": ATTRIBUTE.format(f"strided<[{lines_of('1')}]>"),
+    "odd numbers": ATTRIBUTE.format(f"array<i64: {lines_of('0x1')}>"),
+    "odd numbers with a point": ATTRIBUTE.format(f"array<f16: {lines_of('1.0')}>"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_no_more_is_read_than_a_text_may_hold(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "Budget", partial(limits.Budget, attributes=150, dense=60, elements=300))
+    with pytest.raises(IrError, match=r"HB0205 at net.mlir, line \d+: (more|dense)") as caught:
+        Module.parse(BEYOND[name], source="net.mlir")
+    line = int(caught.value.where.rsplit(" ", 1)[1])
+    assert line < 400, "it was read to its end"
+
+
+def test_each_operation_pays_for_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "Budget", partial(limits.Budget, attributes=100))
+    text = str(clips(400))
+    assert text.count("tensor<2xf32>") > 800 and str(Module.parse(text)) == text
+    # Other tools print locations in front, or behind, one name for each operation.
+    named = "".join(f'#loc{i} = loc("layer{i}")\n' for i in range(400))
+    assert Module.parse(named + RELU)[0].operations
+    assert Module.parse(RELU + named)[0].operations
+
+
+def test_what_a_text_may_hold_is_more_than_networks_have() -> None:
+    arguments = ", ".join(f"%{i}: tensor<2xf32>" for i in range(1000))
+    types, names = ", ".join(["tensor<2xf32>"] * 1000), ", ".join(f'{{hbir.name = "x{i}"}}' for i in range(1000))
+    kept = f'"func.return"({", ".join(f"%{i}" for i in range(1000))}) : ({types}) -> ()'
+    function = f'<{{arg_attrs = [{names}], function_type = ({types}) -> ({types}), sym_name = "m"}}>'
+    text = f'"builtin.module"() ({{"func.func"() {function} ({{^bb0({arguments}): {kept}}}) : () -> ()}}) : () -> ()'
+    assert len(Module.parse(text)[0].flatten_inputs) == 1000
+
+
+ARRAYS = {
+    "i8": "-128, 127, 0",
+    "i16": "-32768,32767",
+    "i32": "-2147483648 , 2147483647",
+    "i64": "999999999999999999, -999999999999999999",
+    "f32": "1.500000e+00, -0.0, 3.4028235e38, 1.401298e-45",
+    "f64": "0.1, 2.2250738585072014e-308, -1.7976931348623157e308",
+}
+
+
+@pytest.mark.parametrize("element", ARRAYS)
+def test_numbers_of_an_array_are_read_as_one_piece_and_mean_the_same(
+    element: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ATTRIBUTE.format(f"array<{element}: {ARRAYS[element]}>")
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "_packed", lambda *_: None)
+        slowly = str(Module.parse(text))
+    monkeypatch.setattr(limits, "Budget", partial(limits.Budget, attributes=10))
+    assert str(Module.parse(text)) == slowly and f"array<{element}: " in slowly
+    many = ", ".join([ARRAYS[element]] * 500)
+    assert str(Module.parse(ATTRIBUTE.format(f"array<{element}: {many}>"))).count(",") == many.count(",")
+
+
+@pytest.mark.parametrize(
+    "array", ["i8: 256", "i8: -129", f"i64: {1 << 64}", "f32: 1e39", "i32: 1.0", "i8: 1,", "i8: 1 2", "i8: --1"]
+)
+def test_numbers_that_an_array_cannot_hold_are_refused(array: str) -> None:
+    with pytest.raises(IrError, match="HB0205"):
+        Module.parse(ATTRIBUTE.format(f"array<{array}>"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the text is empty: it holds no module"),
+        (" \n", "the text is empty: it holds no module"),
+        ("123", "an operation is expected here"),
+        ('% = "a"()', "a name is expected behind %"),
+        ("#", "a name is expected behind #"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(text: str, said: str) -> None:
+    with pytest.raises(IrError, match=f"HB0205 at net.mlir, line .: {said}"):
+        Module.parse(text, source="net.mlir")
 
 
 def test_a_mistake_of_our_own_is_not_taken_for_a_bad_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 
 from hbir import export
 from hbir.errors import HbError
+from hbir.ir import limits
 from hbir.module import Module
 from passes import available_passes, calibrate, convert
 from tests.tools.lsp.texts import MODULE, SHORT, pair_network
+from tools.lsp import checks
 from tools.lsp.assemble import judged_by_types
 from tools.lsp.checks import Checker, Problem
 from tools.lsp.describe import layers_of
@@ -224,3 +227,26 @@ def test_modules_that_passes_have_touched_have_no_problems() -> None:
     index = build_index(text)
     layers = {layer for statement in index.statements for layer in layers_of(index, statement)}
     assert "stem" in layers and not layers & set(available_passes())
+
+
+@pytest.mark.parametrize(
+    ("value", "first"), [("dense<1> : tensor<i8>", 60), ("[" + ", ".join(["1"] * 300) + "]", 0)], ids=["dense", "lists"]
+)
+def test_the_checks_read_no_more_than_the_reader(value: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(limits.Budget, attributes=100, dense=60)
+    for module in (limits, checks):
+        monkeypatch.setattr(module, "Budget", small)
+    place = SHORT.index("    func.return")
+    type_ = "tensor<1x4x4x8xf32>"
+    lines = [f'    %x{i} = "hbir.clip"(%0) {{a{i} = {value}}} : ({type_}) -> {type_}\n' for i in range(80)]
+    text = SHORT[:place] + "".join(lines) + SHORT[place:]
+    assert refused(text)
+    found = problems(text)
+    assert {problem.code for problem in found} == {"HB0205"} and "more" in found[0].message
+    assert found[0].span.start in range(place + len("".join(lines[:first])), place + len("".join(lines[: first + 1])))
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "the text is empty"), ("%", "a name is expected behind %")])
+def test_what_is_missing_is_said_in_words(text: str, said: str) -> None:
+    (problem,) = problems(text)
+    assert problem.code == "HB0205" and said in problem.message

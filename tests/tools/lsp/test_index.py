@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.tools.lsp.texts import MODULE, SHORT, pair_network
+from tools.lsp import index as index_module
 from tools.lsp.index import build_index
 from tools.lsp.positions import Lines
 
@@ -76,6 +77,57 @@ def test_hostile_texts_take_linear_time(text: str) -> None:
     begin = time.process_time()
     build_index(text)
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tensor<",
+        "loc ",
+        ":  ",
+        "sym_name =",
+        "1a",
+        "/ ",
+        "%a, ",
+        "%a:1 ,",
+        "%",
+        "@",
+        "^",
+        "#",
+        "!",
+        "\n",
+        '"a',
+        "a.b ",
+        "$a.b",
+    ],
+)
+def test_the_tokens_of_a_text_leave_no_gap(text: str) -> None:
+    """What lies before a gap would be passed over once more from each of its characters: quadratic."""
+    for whole in (text * 50, f"{text * 50} x", f"{MODULE}{text * 50}"):
+        at = 0
+        for token in index_module._TOKEN.finditer(whole):
+            assert token.start() == at
+            at = token.end()
+        assert at == len(whole)
+
+
+def test_a_list_of_values_is_one_token() -> None:
+    tokens = [token[0] for token in index_module._TOKEN.finditer("%a, %b:2 ,%c" * 50)]
+    assert tokens[0].startswith("%a, %b:2 ,%c%a") or len(tokens) == 51
+    uses = [each.name for each in build_index('"f"(%a, %b#1, %c) ').occurrences if each.kind == "value"]
+    assert uses == ["%a", "%b", "%c"]
+
+
+def test_regions_are_told_apart_to_a_depth() -> None:
+    index = build_index('"f"() ({ %a = "g"() ' * 500)
+    assert len(index.parents) < 100 and len(index.statements) >= 100
+
+
+def test_arguments_of_functions_come_in_order() -> None:
+    text = "".join(f'func.func @f{i}(%a: !t.x, %b: i8 loc(#l)) {{ %c = "g"(%a, %b) : () -> () }}\n' for i in range(3))
+    starts = [each.start for each in build_index(text).occurrences]
+    assert starts == sorted(starts)
+    assert all(build_index(text).definition(each) for each in build_index(text).occurrences if each.kind == "value")
 
 
 def test_a_large_text_is_indexed_at_once() -> None:
