@@ -28,6 +28,7 @@ from hbir.dialects.base import Array
 from hbir.errors import IrError, PassError
 from hbir.module import Module, checked_module
 from passes.common.option_text import option_text, same_option
+from passes.common.option_types import misfit
 from passes.common.pipeline_options import (
     checked_choice,
     checked_feeds,
@@ -121,7 +122,7 @@ def load_pass(name: str) -> type[Pass]:
 
 
 def _complete(step: Pass) -> Pass:
-    """A pass that says what each has to say. Raises PassError HB0308."""
+    """A pass that says what each has to say. Raises PassError HB0308, and HB0304 for options of other types."""
     kind, name, promise = type(step).__name__, getattr(step, "name", None), getattr(step, "promise", None)
     if not isinstance(name, str) or not name:
         lever = 'write `name: ClassVar[str] = "my-pass"` in the class'
@@ -129,6 +130,10 @@ def _complete(step: Pass) -> Pass:
     if not isinstance(promise, Promise):
         lever = f"write `promise: ClassVar[Promise] = Promise.{Promise.EXACT.name}`, or another of {list(Promise.__members__)}"
         raise PassError(8, f"pass '{name}' makes no promise", why=f"its promise is {shown(promise)}", lever=lever)
+    if (found := misfit(step)) is not None:
+        option, kind = found[0], getattr(found[1], "__name__", str(found[1]))
+        why = f"{option} is {shown(getattr(step, option))}"
+        raise PassError(4, f"options of '{name}' do not fit", why=why, lever=f"give a value of the type {kind}")
     return step
 
 
@@ -207,7 +212,7 @@ class Pipeline:
 
     passes: the text of a pipeline, or a list of passes and texts.
     verify: `structure` checks types and order after each pass, `exec` also runs the module before and after it on
-    `feeds` (input sets by name; generated inputs without any) and holds the pass to its promise.
+    `feeds` (input sets by name; generated inputs where there is none, as in an empty list) and holds it to its promise.
     observer: called after each pass with its report and the module.
     reproducer: a folder in which any failure leaves module, inputs, pipeline and one command: that of a pass, of the
     observer, of printing or of the trace.

@@ -254,18 +254,33 @@ class _Steps:
                 self._makers(level, a, b)
             if level < _Level.PLACE:
                 self._readers(level, a, b)
-            if level < last and self._open(a):
-                heappush(self._work, (level + 1, a, b))
+            if level < last:
+                self._later(level, last, a, b)
 
     def _partner(self, a: int) -> int:
         return OUTSIDE if a < 0 else self.pairs.forward[a]
 
-    def _open(self, a: int) -> bool:
-        """Whether there is something left beside an operation."""
-        forward = self.pairs.forward
-        if any(forward[reader] < 0 for _, reader, _ in self.one.readers[a]):
+    def _later(self, level: int, last: int, a: int, b: int) -> None:
+        """Come back to a pair on the next level, or on the first on which a step may still be found."""
+        if level + 1 < _Level.PLACE and self._hopeful(a, b):
+            heappush(self._work, (level + 1, a, b))
+        elif last == _Level.PLACE and a >= 0 and any(self._both_alone(*makers) for makers in self._read(a, b)):
+            heappush(self._work, (_Level.PLACE, a, b))
+
+    def _hopeful(self, a: int, b: int) -> bool:
+        """Whether a step in front of the level `PLACE` may be found beside two partners: all of those need one kind."""
+        forward, back, kinds = self.pairs.forward, self.pairs.back, self.other.kinds
+        alone = {self.one.kinds[reader] for _, reader, _ in self.one.readers[a] if forward[reader] < 0}
+        if alone and any(back[reader] < 0 and kinds[reader] in alone for _, reader, _ in self.other.readers[b]):
             return True
-        return a >= 0 and any(maker >= 0 and forward[maker] < 0 for maker, _ in self.one.operands[a])
+        return a >= 0 and any(
+            self._both_alone(one, other) and self.one.kinds[one[0]] == kinds[other[0]]
+            for one, other in self._read(a, b)
+        )
+
+    def _both_alone(self, one: Value, other: Value) -> bool:
+        """Whether the makers of two values have no partner."""
+        return one[0] >= 0 > self.pairs.forward[one[0]] and other[0] >= 0 > self.pairs.back[other[0]]
 
     def _add(self, a: int, b: int) -> None:
         self.pairs.add(a, b)

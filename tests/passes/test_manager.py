@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -156,6 +156,10 @@ MISUSES: dict[str, tuple[str, Callable[[Module], object]]] = {
     "a number for snapshots": ("HB0307", lambda m: Pipeline("dead-code", snapshots=1)),
     "a promise that is a text": ("HB0308", lambda m: Pipeline([PromisesText()])),
     "a pass without a name": ("HB0308", lambda m: Pipeline([Nameless()])),
+    "a text for a number among options": ("HB0304", lambda m: Pipeline([FoldConstants(largest=cast(int, "x"))])),
+    "a number for a text among options": ("HB0304", lambda m: Pipeline([Breaks(cast(str, 3))])),
+    "a number in a tuple of texts": ("HB0304", lambda m: Pipeline([Options(names=cast(Any, ("a", 1)))])),
+    "a text for an option that may be absent": ("HB0304", lambda m: Pipeline([Options(limit=cast(int, "3"))])),
     "load a number": ("HB0302", lambda m: load_pass(3)),
     "convert None": ("HB0236", lambda m: convert(None, "nash-e")),
     "convert for None": ("HB0501", lambda m: convert(m, None)),
@@ -265,6 +269,15 @@ def test_a_reproducer_reproduces(tmp_path: Path) -> None:
     assert [op.name for op in again[0].operations] == ["hbir.clip"]  # as it was before the pass that failed
     with pytest.raises(PassError, match="HB0305"):
         Pipeline(steps[1:], verify="exec", feeds=[feed]).run(again)
+
+
+def test_no_input_sets_are_generated_ones() -> None:
+    with pytest.raises(PassError, match="HB0305"):
+        Pipeline([AddsOne()], verify="exec", feeds=[]).run(Module.parse(NETWORK))
+
+
+def test_options_take_numbers_of_numpy_and_whole_numbers_for_floats() -> None:
+    assert Pipeline([Options(1, limit=cast(int, np.int64(2))), Options(float(np.float32(0.5)), ("a",), None)])
 
 
 def test_a_pass_that_fails_by_itself_leaves_a_reproducer_too(tmp_path: Path) -> None:
