@@ -12,6 +12,7 @@ from xdsl.ir import SSAValue
 from hbir.dialects import hbir as f
 from hbir.dialects.base import shape_of, tensor_type
 from hbir.testing.float_graphs import add_function, batch_norm, bounds, conv_parts, inside
+from hbir.testing.float_pairs import PAIRS
 from hbir.testing.float_spellings import SPELLED
 from hbir.testing.graphs import Generator, Graph
 from hbir.testing.ranges import ANY, LARGEST
@@ -261,6 +262,7 @@ IDIOMS: tuple[Generator, ...] = (
         _layer,
         _layer,
         _layer,
+        _layer,
         _chain,
         _chain,
         _normalized,
@@ -275,5 +277,6 @@ IDIOMS: tuple[Generator, ...] = (
         _max_pooled,
     ),
     *SPELLED,
+    *PAIRS,
 )
 """Each adds several operations, in the forms that the passes on float graphs recognise; its parts are optional."""

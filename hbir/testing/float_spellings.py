@@ -160,6 +160,6 @@ def _attention(g: Graph) -> SSAValue:
 
 SPELLED: tuple[Generator, ...] = (
     *(_gated, _hardswish, _hardswish, _gelu, _exponentials, _softsign),
-    *(_norm, _norm, _norm, _softmax, _attention),
+    *(_norm, _norm, _norm, _norm, _softmax, _attention),
 )
 """Each adds one such expression, or a part of it."""

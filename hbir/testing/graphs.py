@@ -262,8 +262,9 @@ class TapeGraph(Graph):
     def integer(self, low: int, high: int) -> int:
         """An integer between two bounds, both included."""
         count = high - low + 1
-        # As many bytes whatever there is to choose from: what comes after them keeps its meaning while an example shrinks.
-        size = 1 if count <= 200 else 4
+        # As many bytes whatever there is to choose from: what comes after them keeps its meaning while an example shrinks. Only
+        # where the remainder of a byte would favour the first options, as those of a list of generators, they are more.
+        size = 1 if count <= 64 else 2 if count <= 2000 else 4
         if len(self._tape) < size:
             self._tape += bytes(size) if self._aside else self.draw(_TAPE)
         piece, self._tape = self._tape[:size], self._tape[size:]

@@ -25,7 +25,7 @@ from hbir.testing.float_graphs import DOMAINS
 from hbir.testing.graphs import Generator, Graph
 from hbir.testing.values import filled
 
-__all__ = ["QUANTIZED_GENERATORS", "add_conv", "add_sum", "element_of", "grid_near", "rescaled"]
+__all__ = ["QUANTIZED_GENERATORS", "add_conv", "add_sum", "add_table", "element_of", "grid_near", "rescaled"]
 
 i8, i16, i48 = IntegerType(8), IntegerType(16), IntegerType(48)
 
@@ -237,16 +237,14 @@ def _softmax(g: Graph) -> SSAValue:
     return g.add(q.SoftmaxOp.make(x, *tables, axis=axis, multiplier=m, shift=s, grid=grid, **_clamp(g, grid)))
 
 
-def _function(g: Graph) -> SSAValue:
-    x = g.quantized(None, bits=(8,))
-    # Tables saturate at poles, and have a value wherever the function has none.
-    name = g.choose(DOMAINS)
-    parameters, *_ = g.choose(DOMAINS[name])
-    return g.add(q.FunctionOp.make(x, function=name, parameters=parameters, grid=g.grid((8,))))
-
-
-def _table(g: Graph) -> SSAValue:
-    x = g.quantized(None, bits=(8,))
+def add_table(g: Graph, x: SSAValue | None = None, *, computed: bool = False) -> SSAValue:
+    """A table of an int8 value: any 256 results, or, where `computed`, the function that they are computed from."""
+    x = g.quantized(None, bits=(8,)) if x is None else x
+    if computed:
+        # Tables saturate at poles, and have a value wherever the function has none.
+        name = g.choose(DOMAINS)
+        parameters, *_ = g.choose(DOMAINS[name])
+        return g.add(q.FunctionOp.make(x, function=name, parameters=parameters, grid=g.grid((8,))))
     entries = g.constant(filled((256,), np.int8, g.integer(0, 2**32 - 1)), i8)
     return g.add(q.TableOp.make(x, entries, function=g.choose((None, "tanh")), grid=g.grid((8,))))
 
@@ -287,7 +285,7 @@ QUANTIZED_GENERATORS: dict[type[HbOperation], Generator] = {
     q.ClampOp: _clamp_op,
     q.Conv2dOp: add_conv,
     q.DequantizeOp: _dequantize,
-    q.FunctionOp: _function,
+    q.FunctionOp: lambda g: add_table(g, computed=True),
     q.InterpolateOp: _interpolate,
     q.MatmulOp: _matmul,
     q.MulOp: _mul,
@@ -298,6 +296,6 @@ QUANTIZED_GENERATORS: dict[type[HbOperation], Generator] = {
     q.SegmentedOp: _segmented,
     q.SoftmaxOp: _softmax,
     q.SubOp: add_sum(q.SubOp),
-    q.TableOp: _table,
+    q.TableOp: add_table,
 }
 """For each operation of the dialect quantized, what adds one to a graph."""

@@ -10,9 +10,10 @@ from xdsl.ir import SSAValue
 from hbir.dialects import hbir as f
 from hbir.dialects import quantized as q
 from hbir.dialects.base import shape_of, tensor_type
+from hbir.dialects.quant import UniformQuantizedType
 from hbir.testing.float_graphs import NUMBERS
 from hbir.testing.graphs import Generator, Graph
-from hbir.testing.quantized_graphs import add_conv, add_sum, element_of, rescaled
+from hbir.testing.quantized_graphs import add_conv, add_sum, add_table, element_of, rescaled
 
 __all__ = ["QUANTIZED_IDIOMS"]
 
@@ -143,6 +144,37 @@ def _shared(g: Graph) -> SSAValue:
     return joined
 
 
+def _zero_apart(g: Graph, x: SSAValue) -> UniformQuantizedType:
+    """The grid of an int8 value, with any zero point."""
+    return UniformQuantizedType.get(8, element_of(x).scale, g.choose((0, -128, 127, 3, -70)))
+
+
+def _joined_floats(g: Graph) -> SSAValue:
+    """Floats of integers put together: the grids of these may be one, differ in the zero point alone, or altogether."""
+    x = g.quantized(g.integer(1, 4), bits=(8,))
+    shape = shape_of(x.type)
+    axis, parts = g.integer(0, len(shape) - 1), [x]
+    for _ in range(g.integer(1, 2)):
+        grid = g.choose((element_of(x), _zero_apart(g, x), _zero_apart(g, x), g.grid()))
+        parts.append(g.quantized(shape=shape, like=grid))
+    floats = [g.add(q.DequantizeOp.make(part, grid=element_of(part))) for part in parts]
+    joined = g.add(f.ConcatOp.make(floats, axis=axis))
+    if g.maybe():
+        return joined
+    order = [(at + 1) % len(shape) for at in range(len(shape))]
+    return g.add(f.TransposeOp.make(joined, permutation=order))
+
+
+def _tabled(g: Graph) -> SSAValue:
+    """A table between rescales, of which either may be absent, to grids with zero points of their own."""
+    x = g.quantized(None, bits=(8,))
+    if g.maybe():
+        x = rescaled(g, x, _zero_apart(g, x) if g.maybe() else None)
+    if element_of(x).bits == 8:
+        x = add_table(g, x, computed=g.maybe())
+    return rescaled(g, x, _zero_apart(g, x) if g.maybe(2) else None) if g.maybe(3) else x
+
+
 def _again(g: Graph) -> SSAValue:
     """An operation of the graph once more, mostly with something changed."""
     return _requantized(g) if g.twin() is None else g.last
@@ -157,6 +189,8 @@ QUANTIZED_IDIOMS: tuple[Generator, ...] = (
     _head,
     _residual,
     _shared,
+    _joined_floats,
+    _tabled,
     _again,
 )
 """Several operations at once, in the forms that the passes on integers look for; parts are optional."""

@@ -44,6 +44,7 @@ _WEIGHTS = (60, 20, 8, 12)
 REFUSALS = {
     "HB0313": "a bias that does not fit the accumulator",
     "HB0321": "a sum of int16 activations beyond the 32 bits that bayes has",
+    "HB0323": "a function that no table follows over the range of its input",
     "HB0331": "no number that a grid could have",
     "HB0401": "an activation that is infinite",
     "HB0516": "a module without any integer work: only the host would run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 from xdsl.ir import Operation, SSAValue
 
 from hbir.dialects import quantized as q
-from hbir.dialects.base import Array
-from hbir.dialects.hbir import BINARY_OPS, AddOp, Conv2dOp, PadOp, ReshapeOp, constant
+from hbir.dialects.base import Array, HbOperation
+from hbir.dialects.hbir import BINARY_OPS, AddOp, BinaryOp, Conv2dOp, PadOp, ReduceOp, ReshapeOp, SubOp, constant
 from hbir.dialects.quant import quantized_element
 from hbir.module import Module
 from hbir.numerics import quantize_multiplier
 from hbir.testing import modules, operations
 from passes import (
     cancel_transposes,
+    canonicalize,
     fix_lut,
     fold_batch_norm,
     fold_constants,
@@ -63,6 +65,11 @@ class Fault:
     """Whether what it does wrong may be less than what `bisect` lets a pass round: then that is told what is allowed."""
     seeds: int = 1
     """Searches that all have to succeed: one may be luck, but takes a second."""
+
+    @property
+    def name(self) -> str:
+        """``cancel-transposes, not inverted``: a pass may have several."""
+        return f"{self.step}, {self.plant.__name__.strip('_').replace('_', ' ')}"
 
     @contextmanager
     def planted(self) -> Generator[None]:
@@ -189,6 +196,51 @@ def _alike_near_zero(values: fuse_activations.Doubles, wanted: fuse_activations.
     return _agree(np.where(np.abs(fuse_activations.SAMPLES) < 1, values, wanted), wanted)
 
 
+_behind = cancel_transposes._behind
+
+
+def _order_not_inverted(op: Operation, moved: HbOperation, permutation: Sequence[int]) -> list[SSAValue]:
+    """A reduction leaves its axes in the inverse order: the same for every exchange of two that it leaves."""
+    if isinstance(op, ReduceOp) and not op.values["keep"]:
+        permutation = cancel_transposes._inverse(permutation)
+    return _behind(op, moved, tuple(permutation))
+
+
+def _of_two_operands(op: Operation) -> object:
+    """Two operations are the same when two operands are: as most have no more."""
+    kind, operands, *others = _key(op)
+    return kind, operands[:2], *others
+
+
+_neutral = canonicalize._neutral
+
+
+def _on_either_side(op: BinaryOp, module: Module) -> SSAValue | None:
+    """`0 - x` is taken for `x`, as `0 + x` is."""
+    zero = constant_of(op.lhs, module.constants) if isinstance(op, SubOp) else None
+    if zero is not None and zero.size and not zero.any() and op.rhs.type == op.output.type:
+        return op.rhs
+    return _neutral(op, module)
+
+
+_scaled_input = fold_batch_norm._scaled_input
+
+
+def _groups_in_turn(*arguments: Any) -> SSAValue:
+    """Output channels belong to the groups by turns: right for one group, and for one output channel in each."""
+    with mock.patch.object(np, "repeat", np.tile):
+        return _scaled_input(*arguments)
+
+
+_into_table, _apply = fold_requantize._into_table, fold_requantize._apply
+
+
+def _grid_of_the_result(op: q.RescaleOp, module: Module) -> SSAValue | None:
+    """A table takes in the rescale behind it as if its entries had the zero point of the result: most have the same one."""
+    with mock.patch.object(fold_requantize, "_apply", lambda op, x, source: _apply(op, x, op.grid)):
+        return _into_table(op, module)
+
+
 _FLOATS, _INTEGERS = modules(("hbir",), max_ops=20), modules(("quantized",), max_ops=14)
 
 FAULTS = (
@@ -241,6 +293,26 @@ FAULTS = (
         ("hbir.mul", "hbir.div"),
         "canonicalize,fuse-activations,dead-code",
         slight=True,
+    ),
+    Fault(
+        *("cancel-transposes", (cancel_transposes, "_behind"), _order_not_inverted, _FLOATS),
+        ("hbir.reduce",),
+    ),
+    Fault(
+        *("merge-duplicates", (merge_duplicates, "_key"), _of_two_operands, _FLOATS),
+        ("hbir.concat", "hbir.conv2d", "hbir.linear", "hbir.batch_norm", "hbir.conv_transpose2d"),
+    ),
+    Fault(
+        *("canonicalize", (canonicalize, "_neutral"), _on_either_side, _FLOATS),
+        ("hbir.sub",),
+    ),
+    Fault(
+        *("fold-batch-norm", (fold_batch_norm, "_scaled_input"), _groups_in_turn, _FLOATS),
+        ("hbir.conv2d",),
+    ),
+    Fault(
+        *("fold-requantize", (fold_requantize, "_into_table"), _grid_of_the_result, _INTEGERS),
+        ("quantized.rescale",),
     ),
 )
 """Each pass with its fault is right for most modules."""

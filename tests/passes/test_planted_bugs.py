@@ -67,7 +67,7 @@ def from_constants(module: Module, layer: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.step)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found_and_named(fault: Fault) -> None:
     module, *_ = [search(fault, seed) for seed in range(fault.seeds)]
     if fault.rounds:  # the pass changes values by itself: there is no first one that is wrong
