@@ -126,7 +126,7 @@ _FORMS = (tuple, list, dict, slice)
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
     """Arguments with `change` applied to each leaf; tuples, lists, dictionaries and slices keep their form."""
     if type(value) is tuple:  # nearly always, and for each call of a training step
-        items: Any = value
+        items = cast("tuple[Any, ...]", value)
         return tuple([replaced(item, change) if isinstance(item, _FORMS) else change(item) for item in items])
     if isinstance(value, dict):
         return {key: replaced(item, change) for key, item in cast("dict[Any, Any]", value).items()}
