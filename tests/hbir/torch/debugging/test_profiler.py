@@ -134,7 +134,7 @@ def test_misuse_is_named(pair: tuple[Chain, nn.Module], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="HB0974"):
         analysis.auto_find_bad_case([])
     with pytest.raises(TrainingError, match="HB0971"):
-        QuantAnalysis(*pair, "pre_export")
+        QuantAnalysis(*pair, "binary")
     with pytest.raises(TrainingError, match="HB0971"):
         QuantAnalysis(*pair, device_ids=[0])
     with pytest.raises(TrainingError, match="HB0970"):
