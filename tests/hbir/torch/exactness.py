@@ -21,8 +21,9 @@ from hbir.torch.quantization.qconfig_template import (
 )
 from passes import convert
 from tests.hbir.torch.drawn_models import Drawn, drawn_models
+from tests.reporting import Figures
 
-__all__ = ["Tally", "three_implementations_agree"]
+__all__ = ["three_implementations_agree"]
 
 SETTERS = {8: default_calibration_qconfig_setter, 16: calibration_8bit_weight_16bit_act_qconfig_setter}
 """By the width of activations."""
@@ -37,8 +38,9 @@ class Tally:
     binaries: int = 0
 
 
-def three_implementations_agree(bits: int, examples: int, path: Path) -> Tally:
-    """Draw `examples` models and compare all outputs with `==`; `path` is where binaries are written."""
+def three_implementations_agree(bits: int, examples: int, path: Path, figures: Figures) -> None:
+    """Draw `examples` models and compare all outputs with `==`; `path` is where binaries are written, `figures` are told the
+    counts."""
     tally = Tally()
 
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -47,7 +49,9 @@ def three_implementations_agree(bits: int, examples: int, path: Path) -> Tally:
         _agree(model, march, seed, bits, path, tally)
 
     check()
-    return tally
+    said = f"{tally.models} models, {tally.outputs} outputs, {tally.binaries} binaries"
+    figures(f"torch == interpreter == simulator, int{bits} activations: {said}")
+    assert tally.models >= examples and tally.binaries > 0.9 * tally.models
 
 
 def _agree(model: Drawn, march: March, seed: int, bits: int, path: Path, tally: Tally) -> None:

@@ -15,7 +15,4 @@ EXAMPLES = 60
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_three_implementations_agree(bits: int, tmp_path: Path, figures: Figures) -> None:
-    tally = three_implementations_agree(bits, EXAMPLES, tmp_path / "model.hbm")
-    said = f"{tally.models} models, {tally.outputs} outputs, {tally.binaries} binaries"
-    figures(f"torch == interpreter == simulator, int{bits} activations: {said}")
-    assert tally.models >= EXAMPLES and tally.binaries > 0.9 * tally.models
+    three_implementations_agree(bits, EXAMPLES, tmp_path / "model.hbm", figures)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -89,17 +90,12 @@ class MobileNetV2(nn.Module):
 class QATReadyMobileNetV2(MobileNetV2):
     """The same network between stubs: all that quantisation needs.
 
-    Pictures have values of k / 128 with k from -128 to 127, as they come from a camera's pyramid: the scale is given.
+    Arguments are those of MobileNetV2. Pictures have values of k / 128 with k from -128 to 127, as they come from a camera's
+    pyramid: the scale is given.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 1000,
-        width_mult: float = 1.0,
-        inverted_residual_setting: Sequence[Sequence[int]] | None = None,
-        round_nearest: int = 8,
-    ) -> None:
-        super().__init__(num_classes, width_mult, inverted_residual_setting, round_nearest)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.quant = QuantStub(scale=1 / 128)
         self.dequant = DeQuantStub()
 
