@@ -46,34 +46,46 @@ def prepare_qat_fx(
 ) -> torch.nn.Module:
     """A copy of a model for training, fused by its graph (`PrepareMethod.SYMBOLIC`).
 
-    `qconfig_dict` is `{"": qconfig, "module_name": {name: qconfig} or [(name, qconfig)]}`; it is put on the modules of the copy
-    as their attributes `qconfig`. Without example inputs the graph is taken when the model first runs.
+    `qconfig_dict` is `{"": qconfig, "module_type": {type: qconfig}, "module_name": {name: qconfig}}`, the latter two as
+    lists of pairs as well. Each overrides those before it, and attributes `qconfig` of the model override all of them; one
+    holds for its module and all below it, and None means: not quantised. Without example inputs the graph is taken when the
+    model first runs. Raises TrainingError HB0982 for anything else, HB0983 for options, and what `prepare` raises.
     """
     _refuse_options(unknown)
     work = copy.deepcopy(model)
-    for name, qconfig in _named(qconfig_dict or {}):
-        try:
-            work.get_submodule(name).qconfig = qconfig
-        except AttributeError:
-            lever = "use names of model.named_modules()"
-            raise TrainingError(
-                82, f"qconfig_dict names '{name}', which the model does not have", lever=lever
-            ) from None
+    for name, qconfig in _chosen(work, qconfig_dict or {}).items():
+        module = work.get_submodule(name)
+        if module.__dict__.get("qconfig") is None:
+            module.__dict__["qconfig"] = qconfig
     return prepare(work, example_inputs, method=PrepareMethod.SYMBOLIC)
 
 
-def _named(given: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    unknown = sorted(set(given) - {"", "module_name"})
+def _chosen(model: torch.nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a qconfig_dict says of the modules that it means, by their names."""
+    unknown = sorted(set(given) - {"", "module_type", "module_name"})
     if unknown:
-        raise TrainingError(82, f"qconfig_dict has the key '{unknown[0]}'", lever='use "" and "module_name"')
-    names = given.get("module_name", {})
-    pairs: Any = cast("Mapping[str, Any]", names).items() if isinstance(names, Mapping) else names
-    pairs = list(cast("Iterable[Any]", pairs)) if isinstance(pairs, Iterable) else [None]
-    if not all(isinstance(pair, tuple | list) for pair in pairs):
-        lever = "give {name: qconfig}, or a list of pairs of both"
-        raise TrainingError(82, f"module_name of qconfig_dict is {names!r}", lever=lever)
-    listed = [(str(name), qconfig) for name, qconfig in pairs]
-    return [*([("", given[""])] if "" in given else []), *listed]
+        lever = 'use "", "module_type" and "module_name"'
+        raise TrainingError(82, f"qconfig_dict has the key '{unknown[0]}'", lever=lever)
+    found: dict[str, Any] = {"": given[""]} if "" in given else {}
+    modules = dict(cast("Iterable[tuple[str, torch.nn.Module]]", model.named_modules()))
+    types = _pairs(given, "module_type")
+    found.update({name: types[type(module)] for name, module in modules.items() if type(module) in types})
+    names = _pairs(given, "module_name")
+    for name in names:
+        if name not in modules:
+            what = f"qconfig_dict names '{name}', which the model does not have"
+            raise TrainingError(82, what, lever="use names of model.named_modules()")
+    return {**found, **names}
+
+
+def _pairs(given: Mapping[str, Any], key: str) -> dict[Any, Any]:
+    """A part of a qconfig_dict, a dictionary or pairs."""
+    part = given.get(key, {})
+    try:
+        return dict(part)
+    except (TypeError, ValueError):
+        lever = f"give {{{key.removeprefix('module_')}: qconfig}}, or a list of pairs of both"
+        raise TrainingError(82, f"{key} of qconfig_dict is {part!r}", lever=lever) from None
 
 
 def _refuse_options(unknown: Mapping[str, Any]) -> None:
