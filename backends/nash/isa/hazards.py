@@ -138,6 +138,7 @@ def _candidates(table: _Accesses, clocks: Ints, before: Ints, queue: int) -> Ite
 def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] | None:
     """The first pair of conflicting accesses that nothing orders: two instructions, the memory, a byte. None when safe.
 
+    "First" goes by the later instruction, then by the earlier one.
     Raises SimulationError HB0701 for views in so many pieces that comparing them would take long.
 
     Bounding intervals sort out most pairs; the rest are compared byte for byte.
@@ -148,7 +149,7 @@ def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] |
         # Exclusive count: instructions of the queue that stand before each.
         member = queues == queue
         before[:, queue] = np.cumsum(member) - member
-    found: list[tuple[int, int, str, int]] = []
+    first: tuple[int, int, str, int] | None = None
     work, compared = _WORK + len(program) * (_WORK >> 10), set[tuple[View, View]]()
     for memory, table in _by_memory(program, queues).items():
         for queue in np.unique(table.queue):
@@ -156,6 +157,9 @@ def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] |
                 clash = (table.write[early] | table.write[late]) & (table.low[early] < table.high[late])
                 clash &= table.low[late] < table.high[early]
                 for a, b in zip(map(int, early[clash]), map(int, late[clash]), strict=True):
+                    later, earlier = int(table.instruction[b]), int(table.instruction[a])
+                    if first is not None and (later, earlier) >= (first[1], first[0]):
+                        continue
                     pair = (table.views[a], table.views[b])
                     if pair not in compared:
                         compared.add(pair)
@@ -164,6 +168,5 @@ def check_hazards(program: Program, clocks: Ints) -> tuple[int, int, str, int] |
                         raise SimulationError(1, f"its views lie in too many pieces of {memory} to be compared")
                     byte = overlap(*pair)
                     if byte is not None:
-                        found.append((int(table.instruction[a]), int(table.instruction[b]), memory, byte))
-                        break
-    return min(found, key=lambda pair: (pair[1], pair[0])) if found else None
+                        first = earlier, later, memory, byte
+    return first
