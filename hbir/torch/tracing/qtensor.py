@@ -18,7 +18,7 @@ from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.operations import Kind, Operation, lookup
 from hbir.torch.tracing.calls import Call, Ref, replaced
-from hbir.torch.tracing.scopes import SITES, Scope, Site, current, source_line, state
+from hbir.torch.tracing.scopes import KNOWN, SITES, Scope, Site, current, source_line, state
 
 __all__ = ["Outside", "QTensor", "latest", "plain", "version_of", "wrapped"]
 
@@ -285,6 +285,8 @@ def _argument(leaf: Any, call: Call) -> Any:
 def _site(scope: Scope, found: Operation) -> Site | None:
     sites = scope.module.__dict__.get(SITES)
     if sites is None:
+        if KNOWN in state.scopes[0].module.__dict__:
+            _unknown(found)
         return None
     site = sites.get(scope.count)
     if site is None or site.operation != found.name:
@@ -300,6 +302,17 @@ def _site(scope: Scope, found: Operation) -> Site | None:
             " model behind prepare; move what depends on data behind the DeQuantStub",
         )
     return site
+
+
+def _unknown(found: Operation) -> None:
+    error = TrainingError(
+        16,
+        f"{found.name} runs in a layer that did not run when the model was prepared",
+        where=_where(),
+        why="nothing quantises it, in training either",
+        lever="let it run in evaluation too, or move it behind the DeQuantStub where only the loss needs it",
+    )
+    warn_once(error, state.scopes[0].module)
 
 
 def _weighted(

@@ -30,7 +30,11 @@ from hbir.module import Module
 from hbir.torch import March, get_march, set_march
 from hbir.torch.quantization import FakeQuantState, prepare, set_fake_quantize
 from hbir.torch.quantization import hbdk4 as hb4
-from hbir.torch.quantization.qconfig_template import default_calibration_qconfig_setter, default_qat_qconfig_setter
+from hbir.torch.quantization.qconfig_template import (
+    default_calibration_qconfig_setter,
+    default_qat_fixed_act_qconfig_setter,
+    default_qat_qconfig_setter,
+)
 from passes import convert
 from tools.examples.qat.common import BinaryModule, HbirModule, Processes, Scores, evaluate
 from tools.examples.qat.data import SIZE, Pictures, batches, load_pictures, split
@@ -41,6 +45,8 @@ __all__ = ["STAGES", "get_args", "get_model_fx", "main"]
 STAGES = ("float", "calib", "qat", "int_infer", "compile", "visualize")
 """The stages of the script, in their order."""
 DEFAULT_EPOCHS = {"float": 10, "qat": 1}
+SETTERS = {"fixed": default_qat_fixed_act_qconfig_setter, "moving": default_qat_qconfig_setter}
+"""How the scales of activations are trained: as calibrated, which is right where calibration is good, or with their ranges."""
 BINARY = "model.hbm"
 
 Optimisation = tuple[torch.optim.Optimizer, Any]
@@ -93,7 +99,7 @@ def get_model_fx(stage: str, job: Job) -> nn.Module:
     float_model = QATReadyMobileNetV2(**options).to(job.device)
     float_model.load_state_dict(_load(job, "float"))
     set_march(job.args.march)
-    setter = default_calibration_qconfig_setter if stage == "calib" else default_qat_qconfig_setter
+    setter = default_calibration_qconfig_setter if stage == "calib" else SETTERS[job.args.scales]
     # The graph is that of evaluation; fusion is a part of `prepare`.
     model = prepare(float_model.eval(), torch.rand(1, 3, SIZE, SIZE, device=job.device), setter)
     if stage == "calib":
@@ -124,14 +130,16 @@ def float_optim_config(model: nn.Module, steps: int) -> Optimisation:
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
 
 
-def qat_optim_config(model: nn.Module, steps: int) -> Optimisation:
-    """Fine tuning: parameters are to settle on the grids, so that the learning rate is small and falls to nothing."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=2e-4)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+def qat_optim_config(model: nn.Module, _steps: int) -> Optimisation:
+    """Fine tuning: parameters are to settle on the grids, so that the learning rate is small."""
+    return torch.optim.SGD(model.parameters(), lr=1e-4, weight_decay=2e-4), None
 
 
 def train(model: nn.Module, job: Job, stage: str) -> None:
-    """Train a float or a prepared model, and keep the parameters of the best epoch on the held-out pictures."""
+    """Train a float or a prepared model, and keep the parameters of the best epoch on the held-out pictures.
+
+    Epoch 0 of a prepared model, or when there is no other, is what training begins with.
+    """
     epochs = DEFAULT_EPOCHS[stage] if job.args.epoch_num is None else job.args.epoch_num
     ranks = job.processes.ranks
     size = job.args.train_batch_size
@@ -141,9 +149,9 @@ def train(model: nn.Module, job: Job, stage: str) -> None:
     optimizer, scheduler = (float_optim_config if stage == "float" else qat_optim_config)(model, steps * max(1, epochs))
     together = job.processes.together(model, job.device)
     best = -1.0
-    for epoch in range(max(1, epochs)):
+    for epoch in range(1 if stage == "float" and epochs else 0, epochs + 1):
         begin = time.monotonic()
-        if epochs:
+        if epoch:
             # The mode is set first, the state of fake quantisation last.
             together.train()
             if stage == "qat":
@@ -159,7 +167,8 @@ def train(model: nn.Module, job: Job, stage: str) -> None:
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 10.0)
                 optimizer.step()
-                scheduler.step()
+                if scheduler is not None:
+                    scheduler.step()
         if job.processes.first:
             model.eval()
             if stage == "qat":
@@ -300,6 +309,12 @@ def get_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--calib-pictures", type=_count, default=2048, help="pictures of the calibration (default: 2048)")
     add("--test-pictures", type=_count, help="evaluate on so many test pictures (default: all)")
     add("--binary-pictures", type=_count, help="of these, so many run on the simulator (default: all)")
+    add(
+        "--scales",
+        choices=SETTERS,
+        default="fixed",
+        help="of activations in QAT: as calibrated (default), or moving on",
+    )
     add("--seed", type=int, default=0, help="of the first parameters, and of the order of pictures")
     return parser.parse_args(arguments)
 

@@ -135,6 +135,24 @@ def test_control_flow_that_depends_on_data() -> None:
     assert "relu" in caught.value.why and "behind prepare" in caught.value.lever
 
 
+def test_a_layer_that_runs_in_training_alone_is_told() -> None:
+    class Aided(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.aid = nn.Conv2d(2, 2, 1)
+
+        def body(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().body(x)
+            return self.aid(y) if self.training else y
+
+    prepared = prepare(Aided().eval(), torch.randn(X)).train()
+    set_fake_quantize(prepared, FakeQuantState.QAT)
+    with pytest.warns(TrainingWarning, match="HB0916 at layer 'aid', test_prepare.py:") as told:
+        prepared(torch.randn(X))
+        prepared(torch.randn(X))
+    assert len(told) == 1 and "DeQuantStub" in cast(TrainingWarning, told[0].message).lever
+
+
 def test_export_wants_a_validated_model() -> None:
     x = torch.randn(X)
     with pytest.raises(TrainingError, match="HB0922"):
