@@ -7,6 +7,7 @@ observer remembers is part of a state dict: scales alone are, so that models wit
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -41,11 +42,11 @@ def symmetric_scale(low: torch.Tensor, high: torch.Tensor, dtype: QuantDType) ->
     The formula of calibration (`passes.common.observers`). Where all is zero it is the largest scale of the other channels,
     and that of the range [-1, 1] where there are none.
     """
-    largest = dtype.limits[1]
     reach = torch.maximum(-low, high)
-    most = reach.max()
-    reach = torch.where(reach > 0, reach, torch.where(most > 0, most, 1.0))
-    return (reach / largest).clamp(min=SMALLEST_SCALE).float()
+    if float(reach.min()) <= 0:
+        most = reach.max()
+        reach = torch.where(reach > 0, reach, torch.where(most > 0, most, 1.0))
+    return (reach / dtype.limits[1]).clamp_(min=SMALLEST_SCALE).float()
 
 
 class Observer(torch.nn.Module, ABC):
@@ -95,7 +96,8 @@ class Observer(torch.nn.Module, ABC):
 
 def finite(low: torch.Tensor, high: torch.Tensor) -> bool:
     """Whether both ends of a range are numbers."""
-    return bool((torch.isfinite(low) & torch.isfinite(high)).all())
+    # No width is negative, so that none hides another; a sum that overflows says nothing.
+    return math.isfinite(float((high - low).sum())) or bool((torch.isfinite(low) & torch.isfinite(high)).all())
 
 
 class MinMaxObserver(Observer):
@@ -115,7 +117,7 @@ class MinMaxObserver(Observer):
     def _range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not x.numel():
             none = x.new_zeros(1 if self.axis is None else x.shape[self.axis], dtype=torch.float32)
-            return range_of_all(none, none)
+            return range_of_all(none, none.clone())
         if self.axis is None:
             low, high = torch.aminmax(x)
             return range_of_all(low.reshape(1).float(), high.reshape(1).float())
@@ -165,9 +167,10 @@ class MinMaxObserver(Observer):
             self.min_val = torch.where(reach > 0, low * share, -known)
             self.max_val = torch.where(reach > 0, high * share, known)
         if self.min_val.numel():
-            low = torch.lerp(self.min_val, low, self.averaging_constant)
-            high = torch.lerp(self.max_val, high, self.averaging_constant)
-        self.min_val, self.max_val = low, high
+            self.min_val.lerp_(low, self.averaging_constant)
+            self.max_val.lerp_(high, self.averaging_constant)
+        else:
+            self.min_val, self.max_val = low, high
 
     def seed(self, scale: torch.Tensor | None) -> None:
         self.min_val, self.max_val = self.min_val.new_empty(0), self.max_val.new_empty(0)

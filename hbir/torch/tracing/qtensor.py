@@ -334,10 +334,9 @@ def _weighted(
     factor = batch_norm_factor(norm)
     shape = [1] * weight.dim()
     shape[fake.axis] = -1
-    result = func(x, fake(weight * factor.reshape(shape)), None, *args[3:], **named)
-    channels = [-1] if call.kind == "linear" else [1, -1, *[1] * (result.dim() - 2)]
-    result = result / torch.where(factor == 0, 1.0, factor).reshape(channels)
-    return result if bias is None else result + bias.reshape(channels)
+    factor = factor.reshape(shape)
+    # The norm that follows multiplies again. Weights are divided and not results, of which there are more.
+    return func(x, fake(weight * factor) / torch.where(factor == 0, 1.0, factor), bias, *args[3:], **named)
 
 
 def batch_norm_factor(norm: torch.nn.Module) -> torch.Tensor:

@@ -91,6 +91,13 @@ def test_zeros_and_nothing_have_the_scale_of_one(kind: type[Observer]) -> None:
         assert scale_of(observer) == [f32(1 / 127)]
 
 
+def test_an_empty_first_batch_counts_as_zeros() -> None:
+    observer = MinMaxObserver(averaging_constant=0.5)
+    observer.follow(torch.zeros(0))
+    observer.follow(torch.tensor([-2.0, 1.0]))
+    assert (float(observer.min_val), float(observer.max_val)) == (-1.0, 0.5)
+
+
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_what_no_scale_holds_is_refused_or_skipped(kind: type[Observer], bad: float) -> None:
