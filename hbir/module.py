@@ -318,6 +318,8 @@ class Module:
     def integer_conv(self) -> bool:
         """Whether `convert` keeps to integer results of the tensor engine on a march that has float32 ones (nash-p, nash-h):
         outputs are then dequantised int32 accumulators, and what is output and input at once is rescaled, as on nash-e.
+        As there, a layer of sixteen-bit operands, whose accumulator is wider, is left to the host unless a grid holds its
+        output: such numbers differ in their last bits from those that PyTorch's VALIDATION gave for the march.
 
         False by default. Set it before `convert`; it is an attribute of the module's IR, so that copies and files have it too.
         """
