@@ -42,7 +42,7 @@ torch.distributed.destroy_process_group()
 def test_two_processes_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mobilenet, "_STAGES", SHORT)
     folder, model_path = write_fashion_mnist(tmp_path / "f"), tmp_path / "model"
-    options = ["--data-path", str(folder), "--model-path", str(model_path), *FEW]
+    options = ["--data-path", str(folder), "--model-path", str(model_path), *FEW, "--scales", "moving"]
     assert fx_mode.main(["--stage", "float", *options, "--epoch-num", "8"]) == 0
     script = tmp_path / "two.py"
     script.write_text(TWO, encoding="utf-8")
