@@ -7,6 +7,7 @@ the grid that `prepare` gave this place, and becomes such a tensor again. What h
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -19,6 +20,7 @@ from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.operations import Kind, Operation, lookup
 from hbir.torch.tracing.calls import Call, Ref, replaced
 from hbir.torch.tracing.scopes import KNOWN, SITES, Scope, Site, current, source_line, state
+from hbir.torch.tracing.scripted import is_tracing
 
 __all__ = ["Outside", "QTensor", "latest", "plain", "version_of", "wrapped"]
 
@@ -72,6 +74,7 @@ class QTensor(Outside):
         return _dispatch(func, tuple(args), dict(kwargs or {}))
 
 
+_torch: Any = torch
 # Functions on such tensors are those on plain ones in this context.
 _undisturbed: Any = vars(torch)["_C"].DisableTorchFunctionSubclass
 
@@ -147,9 +150,9 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     if found is None:
         with _undisturbed():
             result = func(*replaced(args, _plain_leaf), **replaced(kwargs, _plain_leaf))
-        # Shapes, dtypes and devices are asked for freely. Under `torch.jit.trace` extents are tensors; here they are fixed.
+        # Shapes, dtypes and devices are asked for freely.
         if isinstance(result, torch.Size):
-            return torch.Size(map(int, result))
+            return _fixed(result)
         if not _has_tensor(result):
             return result
         raise TrainingError(
@@ -166,6 +169,15 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             result = func(*replaced(args, _plain_leaf), **replaced(kwargs, _plain_leaf))
         return wrapped(result, cast(QTensor, args[0]).made)
     return _called(found, func, args, kwargs)
+
+
+def _fixed(size: torch.Size) -> torch.Size:
+    """Extents as numbers. Under `torch.jit.trace` they are tensors, and PyTorch warns of what is meant here: they stay."""
+    if not is_tracing():
+        return size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", _torch.jit.TracerWarning)
+        return torch.Size(map(int, size))
 
 
 def _shown(func: Callable[..., Any]) -> str:
