@@ -12,7 +12,7 @@ from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
 from hbir.torch.tracing.calls import Call, Ref, upstream
 from hbir.torch.tracing.functional import ScopedFunctional
-from hbir.torch.tracing.qtensor import Outside, QTensor, latest, plain, version_of, wrapped
+from hbir.torch.tracing.qtensor import Outside, QTensor, extents, latest, plain, version_of, wrapped
 from hbir.torch.tracing.scopes import PATH, source_line, state
 from hbir.torch.tracing.scripted import is_tracing, marked
 
@@ -55,7 +55,7 @@ class QuantStub(torch.nn.Module):
         if (made := _left(x)) is not None:
             call.arguments = (made,)
         value = plain(x)
-        call.shapes = (tuple(value.shape),)
+        call.shapes = (extents(value.shape),)
         if state.calls is not None:
             call.value = x
             state.calls.append(call)
@@ -83,14 +83,16 @@ def leave(stub: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(x, QTensor):
         return x
     path = stub.__dict__.get(PATH, "")
-    call = Call(path or "dequant", "dequant", (x.made,), {}, "", key=(path, 0), module=stub, shapes=(tuple(x.shape),))
+    call = Call(path or "dequant", "dequant", (x.made,), {}, "", key=(path, 0), module=stub, shapes=(extents(x.shape),))
     value = plain(x)
     if state.calls is not None:
         call.source = source_line()
         state.calls.append(call)
         value = call.value = value.as_subclass(Outside)
     elif is_tracing():
-        value = marked(call, value)
+        from hbir.torch.validation import standalone
+
+        value = marked(call, value, standalone(call) if _validates(x.made) else None)
     elif state.exact is not None:
         value = state.exact.leave(call, value)
     elif _validates(x.made):

@@ -7,7 +7,7 @@ DeQuantStub needs them; gradients go straight through to the float approximation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -30,7 +30,7 @@ from hbir.torch.tracing.scopes import PREPARED, source_line, state
 from hbir.torch.tracing.scripted import is_tracing
 from passes import convert
 
-__all__ = ["begin", "end", "integers_for", "integers_of", "state_of"]
+__all__ = ["alone", "begin", "end", "integers_for", "integers_of", "state_of"]
 
 
 _KEPT = 8
@@ -108,11 +108,12 @@ def _for_shapes(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     return found
 
 
-def _checksum(model: torch.nn.Module) -> int:
+def _checksum(*modules: torch.nn.Module) -> int:
     """Of all parameters and buffers. PyTorch counts how often a tensor is written, but not what goes through `.data`."""
     found = 0
-    for tensor in (*model.parameters(), *model.buffers()):
-        found = crc32(_bytes(tensor), found)
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            found = crc32(_bytes(tensor), found)
     return found
 
 
@@ -203,12 +204,31 @@ class _Run:
 
 def alone(call: Call, value: torch.Tensor) -> torch.Tensor:
     """What leaves at `call` where a part of a prepared model runs by itself."""
-    calls = [*upstream([call])]
-    module = integers_of(calls, get_march())
-    run = Evaluator(module[0], value.device).start()
-    for number, each in enumerate(filter(enters_region, calls)):
-        run.enter(number, cast(torch.Tensor, each.value))
-    return straight_through(value, run.leave(0))
+    calls = upstream([call])
+    entered = [cast(torch.Tensor, each.value) for each in calls if enters_region(each)]
+    return straight_through(value, standalone(call)(entered))
+
+
+def standalone(call: Call) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+    """What computes the value that leaves at `call` from those that enter, of their shapes.
+
+    Its integers are made when it is first called, and anew when weights or scales have changed.
+    """
+    calls, march = upstream([call]), get_march()
+    modules = {each.module: None for each in calls if each.module is not None}
+    known: dict[int, Evaluator] = {}
+
+    def run(entered: Sequence[torch.Tensor]) -> torch.Tensor:
+        weights = _checksum(*modules)
+        if weights not in known:
+            known.clear()
+            known[weights] = Evaluator(integers_of(calls, march)[0], entered[0].device)
+        one = known[weights].start()
+        for number, tensor in enumerate(entered):
+            one.enter(number, tensor.detach().float().contiguous())
+        return one.leave(0)
+
+    return run
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -22,7 +22,7 @@ from hbir.torch.tracing.calls import Call, Ref, replaced
 from hbir.torch.tracing.scopes import KNOWN, SITES, Scope, Site, current, source_line, state
 from hbir.torch.tracing.scripted import is_tracing
 
-__all__ = ["Outside", "QTensor", "latest", "plain", "version_of", "wrapped"]
+__all__ = ["Outside", "QTensor", "extents", "latest", "plain", "version_of", "wrapped"]
 
 
 class Outside(torch.Tensor):
@@ -84,6 +84,15 @@ def wrapped(tensor: torch.Tensor, made: Ref) -> QTensor:
     result = tensor.as_subclass(QTensor)
     result.made, result.version = made, version_of(tensor)
     return result
+
+
+def extents(size: torch.Size) -> tuple[int, ...]:
+    """Extents as numbers. Under `torch.jit.trace` they are tensors, and PyTorch warns of what is meant here: they stay."""
+    if not is_tracing():
+        return tuple(size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", _torch.jit.TracerWarning)
+        return tuple(map(int, size))
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -152,7 +161,7 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             result = func(*replaced(args, _plain_leaf), **replaced(kwargs, _plain_leaf))
         # Shapes, dtypes and devices are asked for freely.
         if isinstance(result, torch.Size):
-            return _fixed(result)
+            return torch.Size(extents(result))
         if not _has_tensor(result):
             return result
         raise TrainingError(
@@ -169,15 +178,6 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             result = func(*replaced(args, _plain_leaf), **replaced(kwargs, _plain_leaf))
         return wrapped(result, cast(QTensor, args[0]).made)
     return _called(found, func, args, kwargs)
-
-
-def _fixed(size: torch.Size) -> torch.Size:
-    """Extents as numbers. Under `torch.jit.trace` they are tensors, and PyTorch warns of what is meant here: they stay."""
-    if not is_tracing():
-        return size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", _torch.jit.TracerWarning)
-        return torch.Size(map(int, size))
 
 
 def _shown(func: Callable[..., Any]) -> str:
@@ -223,7 +223,7 @@ def _called(found: Operation, func: Callable[..., Any], args: tuple[Any, ...], k
     if state.calls is not None:
         state.calls.append(call)
     elif found.kind is Kind.PLAIN and state.exact is not None:
-        call.shapes = (tuple(result.shape),)
+        call.shapes = (extents(result.shape),)
         result = state.exact.leave(call, result)
     return _results(result, call)
 
@@ -252,7 +252,7 @@ def _held(
 def _results(result: Any, call: Call) -> Any:
     """The tensors of a result as those of the region. Integers and booleans are not quantised, and leave it."""
     found = [result] if isinstance(result, torch.Tensor) else list(result)
-    call.shapes = tuple(tuple(tensor.shape) for tensor in found)
+    call.shapes = tuple(extents(tensor.shape) for tensor in found)
     made = [
         wrapped(tensor, Ref(call, index)) if tensor.is_floating_point() else _left_alone(tensor, call)
         for index, tensor in enumerate(found)
