@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -111,9 +112,27 @@ def _mapped(path: Path, missing: IrError) -> memoryview:
         raise IrError(6, f"{path.name} cannot be read", why=error.strerror or str(error)) from None
 
 
+_MUCH = 1 << 20
+"""From so many bytes on, threads pay."""
+
+
+def _digests(pieces: Sequence[memoryview]) -> list[str]:
+    """The sha256 of each piece, in hexadecimal digits; of many bytes on all cores."""
+
+    def digest(data: memoryview) -> str:
+        return hashlib.sha256(data).hexdigest()
+
+    if sum(map(len, pieces)) < _MUCH:
+        return [*map(digest, pieces)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [*pool.map(digest, pieces)]
+
+
 def add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview], store: ConstantStore) -> None:
     """Put what the module takes into the store. Raises FileFormatError HB0601 for a constant that is not what it should be."""
-    for blob in used_blobs(module):
+    blobs = used_blobs(module)
+    digests = _digests([found.get(blob.digest.data, memoryview(b"")) for blob in blobs])
+    for blob, digest in zip(blobs, digests, strict=True):
         name, data = f"constant {blob.digest.data[:12]}…", found.get(blob.digest.data)
         if data is None:
             lever = "give the one that was written with the module, or write the module again with `save`"
@@ -121,7 +140,7 @@ def add_constants(path: Path, module: ModuleOp, found: Mapping[str, memoryview],
             raise FileFormatError(1, what, why=f"no entry for {name}", lever=lever)
         if len(data) != blob.size.data:
             why = f"{name} has {len(data)} bytes, the module takes {blob.size.data}"
-        elif hashlib.sha256(data).hexdigest() != blob.digest.data:
+        elif digest != blob.digest.data:
             why = f"{name} does not have its hash"
         else:
             store.add(blob.digest.data, data)
