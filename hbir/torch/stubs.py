@@ -10,6 +10,7 @@ from torch.ao.nn.quantized import FloatFunctional
 from hbir.arguments import shown
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState
+from hbir.torch.fake_quant.notices import warn_once, where
 from hbir.torch.tracing.calls import Call, Ref, upstream
 from hbir.torch.tracing.functional import ScopedFunctional
 from hbir.torch.tracing.qtensor import Outside, QTensor, extents, latest, plain, version_of, wrapped
@@ -51,8 +52,12 @@ class QuantStub(torch.nn.Module):
                 why="grids hold floats",
                 lever="give a float tensor: x.float(); several arguments of a model are given as a tuple",
             )
+        if state.calls is not None and _is_constant(x):
+            return x
         call = Call(path or "quant", "quant", (), {}, source_line(), key=(path, 0), module=self, fake_quant=fake)
-        if (made := _left(x)) is not None:
+        # What has just left comes back: one rescale. So does what never left.
+        x = latest(x)
+        if (made := x.made if isinstance(x, QTensor) else _left(x)) is not None:
             call.arguments = (made,)
         value = plain(x)
         call.shapes = (extents(value.shape),)
@@ -81,6 +86,8 @@ def leave(stub: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What a stub for leaving hands out; PyTorch's own is one, too."""
     x = latest(x)
     if not isinstance(x, QTensor):
+        if state.calls is not None and _left(x) is None:
+            _never_entered(stub)
         return x
     path = stub.__dict__.get(PATH, "")
     call = Call(path or "dequant", "dequant", (x.made,), {}, "", key=(path, 0), module=stub, shapes=(extents(x.shape),))
@@ -103,6 +110,25 @@ def leave(stub: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         value = value.view_as(value)
     setattr(value, _LEFT, (x.made, version_of(value)))
     return value
+
+
+def _is_constant(x: torch.Tensor) -> bool:
+    """Whether a value depends neither on the inputs nor on a buffer, in which models keep their state: parameters, say."""
+    if isinstance(x, Outside) or not state.scopes:
+        return False
+    begin = plain(x).untyped_storage().data_ptr()
+    return all(each.untyped_storage().data_ptr() != begin for each in state.scopes[0].module.buffers())
+
+
+def _never_entered(stub: torch.nn.Module) -> None:
+    error = TrainingError(
+        17,
+        "a DeQuantStub is given a value that is not quantised",
+        where=where(),
+        why="no QuantStub stands on its branch, or it left the region on the way: it stays float, outside of the module",
+        lever="put a QuantStub where the branch begins, or take the DeQuantStub away",
+    )
+    warn_once(error, state.scopes[0].module if state.scopes else stub)
 
 
 _LEFT = "_hbir_left"

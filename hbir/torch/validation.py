@@ -20,6 +20,7 @@ from hbir.errors import TrainingError
 from hbir.module import Function, Module
 from hbir.torch.exporting.build import build_module
 from hbir.torch.fake_quant.fake_quantize import FakeQuantState, fake_quants
+from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.integers import Evaluator
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Operation
@@ -35,8 +36,6 @@ __all__ = ["alone", "begin", "end", "integers_for", "integers_of", "state_of"]
 
 _KEPT = 8
 """Sets of shapes whose integers are kept."""
-_SMALL = 1 << 16
-"""Constants of so many elements are compared from run to run."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,10 @@ def begin(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     """The hook before a prepared model runs."""
     if state.calls is not None or state.root is not None or is_tracing():
         return
-    if state_of(model) is not FakeQuantState.VALIDATION:
+    found = state_of(model)
+    if found is FakeQuantState.CALIBRATION and model.training:
+        warn_once(_CALIBRATES_IN_TRAINING, model)
+    if found is not FakeQuantState.VALIDATION:
         return
     if model.training:
         raise TrainingError(
@@ -81,8 +83,15 @@ def begin(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
             why="batch norm would use statistics of the batch, which no integers know",
             lever="call model.eval() first, then set_fake_quantize(model, FakeQuantState.VALIDATION)",
         )
-    found = _for_shapes(model, args, kwargs)
-    state.root, state.exact = model, _Run(model, found)
+    state.root, state.exact = model, _Run(model, _for_shapes(model, args, kwargs))
+
+
+_CALIBRATES_IN_TRAINING = TrainingError(
+    66,
+    "the model is calibrated in training mode",
+    why="batch norm changes its statistics, and dropout what is observed",
+    lever="call model.eval() first and set_fake_quantize(model, FakeQuantState.CALIBRATION) last",
+)
 
 
 def end(model: torch.nn.Module, *_: Any) -> None:
@@ -94,7 +103,7 @@ def end(model: torch.nn.Module, *_: Any) -> None:
 def _for_shapes(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Converted:
     leaves, spec = pytree.tree_flatten((args, kwargs))
     shapes = tuple((tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves)
-    key = (pytree.treespec_dumps(spec), shapes)
+    key = (repr(spec), shapes)
     known = _converted.setdefault(model, {})
     found = known.get(key)
     if found is None or found.weights != _checksum(model):
@@ -128,8 +137,7 @@ def _step(call: Call) -> tuple[Any, ...]:
 
     def note(leaf: Any) -> None:
         if isinstance(leaf, torch.Tensor):
-            small = not isinstance(leaf, torch.nn.Parameter) and leaf.numel() <= _SMALL
-            found.append((tuple(leaf.shape), crc32(_bytes(plain(leaf))) if small else 0))
+            found.append((tuple(leaf.shape), 0 if isinstance(leaf, torch.nn.Parameter) else crc32(_bytes(plain(leaf)))))
         elif not isinstance(leaf, Ref):
             found.append(repr(leaf))
 

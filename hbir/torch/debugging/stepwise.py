@@ -114,7 +114,7 @@ def sensitivity(
     progress: Progress = silent,
 ) -> list[list[SensitivityRow]]:
     """For each output of floats a table, the most sensitive place first: what SensitivityTemplate and the `sensitive_op_`
-    setters take as `entries(table)`, and what is saved for `torch.load`.
+    setters take, as it is or as `entries(table)`, which is saved for `torch.load`.
 
     Each place is quantised by itself, and its outputs are compared with the float ones. With `leave_out` it is the other way
     round: all but one are quantised, and the table begins with the place whose absence helps most. Raises as `stepwise` does,

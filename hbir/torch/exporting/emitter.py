@@ -69,8 +69,13 @@ class Emitter:
 
     def no_form(self, what: str, *, why: str = "", lever: str = "") -> TrainingError:
         """An error at the call, to be raised."""
+        return TrainingError(20, what, where=self.where, why=why, lever=lever)
+
+    @property
+    def where(self) -> str:
+        """The layer, and the line of user code."""
         line = f", {self.call.source}" if self.call.source else ""
-        return TrainingError(20, what, where=f"layer '{self.call.name}'{line}", why=why, lever=lever)
+        return f"layer '{self.call.name}'{line}"
 
     def value(self, given: Any) -> Value:
         """A value, or a constant for a number, an array or a tensor. Floats are held in float32."""

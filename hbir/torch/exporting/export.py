@@ -14,6 +14,7 @@ from hbir.arguments import shown
 from hbir.errors import TrainingError
 from hbir.module import Function, Module
 from hbir.torch.exporting.build import build_module
+from hbir.torch.exporting.pytrees import CONSTANTS, Form, read, unknown, written
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize, FakeQuantState, fake_quants
 from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
 from hbir.torch.tracing.calls import Call, enters_region, leaves_region
@@ -130,30 +131,54 @@ def _remember(function: Function, found: Trace, entering: Sequence[Call], leavin
     """Keep the pytrees, where the inputs and outputs of the model are those of the function."""
     attributes = function.op.attributes
     places = [found.place_of(call.value) for call in entering]
-    if all(place is not None for place in places):
-        attributes[INPUTS] = StringAttr(pytree.treespec_dumps(found.inputs))
+    computed = [call.name for call, place in zip(entering, places, strict=True) if place is None]
+    if computed:
+        reason = f"the QuantStub '{computed[0]}' is given what the model computes of its inputs"
+        attributes[INPUTS] = StringAttr(unknown(reason))
+    else:
+        attributes[INPUTS] = StringAttr(written(found.inputs))
         attributes[ORDER] = DenseArrayBase.from_list(i64, [place for place in places if place is not None])
-    results = [found.left_at(leaf) for leaf in found.results]
-    order = [leaving.index(call) for call in results if call in leaving]
-    if len(order) == len(results):
-        attributes[OUTPUTS] = StringAttr(pytree.treespec_dumps(found.outputs))
-        attributes[f"{OUTPUTS}_order"] = DenseArrayBase.from_list(i64, order)
+    order, constants = list[int](), list[Any]()
+    for number, leaf in enumerate(found.results):
+        call = found.left_at(leaf)
+        if call in leaving:
+            order.append(leaving.index(call))
+        elif type(leaf) in CONSTANTS:
+            order.append(_CONSTANT)
+            constants.append(leaf)
+        else:
+            attributes[OUTPUTS] = StringAttr(unknown(f"output {number} of type {_why_unknown(leaf)}"))
+            return
+    attributes[OUTPUTS] = StringAttr(written(found.outputs, constants))
+    attributes[f"{OUTPUTS}_order"] = DenseArrayBase.from_list(i64, order)
+
+
+def _why_unknown(leaf: Any) -> str:
+    if isinstance(leaf, torch.Tensor):
+        return "Tensor is computed behind the stubs, or went through none"
+    return f"{type(leaf).__name__} is no tensor, and nothing that text could hold"
+
+
+_CONSTANT = -1
+"""In the order of outputs: no result of the module, but the next constant."""
 
 
 def _function(module: Module | Function) -> Function:
     return module[0] if isinstance(module, Module) else module
 
 
-def _pytree(function: Function, key: str, what: str) -> Any:
-    found = function.op.attributes.get(key)
-    if not isinstance(found, StringAttr):
-        raise TrainingError(
-            23,
-            f"the module does not know the form of its model's {what}",
-            why=f"the model computes something between its {what} and its stubs, or the module is no export of a model",
-            lever="do that outside, and feed the module's arguments by name",
-        )
-    return pytree.treespec_loads(found.data)
+def _form(function: Function, key: str, what: str) -> Form:
+    attribute = function.op.attributes.get(key)
+    found = read(attribute.data) if isinstance(attribute, StringAttr) else "the module is no export of a prepared model"
+    if isinstance(found, Form):
+        return found
+    raise TrainingError(
+        23,
+        f"the module does not know the form of its model's {what}",
+        why=found,
+        lever="feed the module's arguments by name, and take its results in their order; what the model computes outside of its"
+        " stubs is to be done outside of the module",
+    )
 
 
 def _integers(function: Function, key: str) -> list[int]:
@@ -163,10 +188,11 @@ def _integers(function: Function, key: str) -> list[int]:
 def get_hbir_input_flattener(module: Module | Function) -> Callable[..., tuple[Any, ...]]:
     """The function that makes of the model's arguments the module's inputs, in their order: `module[0](*flattener(x))`.
 
-    Raises TrainingError HB0923 for a module that does not know; the function raises HB0924 for arguments of another form.
+    Raises TrainingError HB0923 for a module that does not know, HB0926 for a namedtuple whose class is not to be had; the
+    function raises HB0924 for arguments of another form.
     """
     function = _function(module)
-    spec = _pytree(function, INPUTS, "inputs")
+    spec = _form(function, INPUTS, "inputs").spec
     order = _integers(function, ORDER)
 
     def flatten(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -184,15 +210,18 @@ def get_hbir_input_flattener(module: Module | Function) -> Callable[..., tuple[A
 def get_hbir_output_unflattener(module: Module | Function) -> Callable[[Sequence[Any]], Any]:
     """The function that gives the module's results, as torch tensors, the form of the model's.
 
-    Raises TrainingError HB0923 for a module that does not know.
+    None, numbers and strings among the outputs are what they were when the model was exported. Raises TrainingError HB0923 for
+    a module that does not know, HB0926 for a namedtuple whose class is not to be had.
     """
     function = _function(module)
-    spec = _pytree(function, OUTPUTS, "outputs")
+    form = _form(function, OUTPUTS, "outputs")
     order = _integers(function, f"{OUTPUTS}_order")
 
     def unflatten(results: Sequence[Any] | Mapping[str, Any]) -> Any:
         flat = list(results.values()) if isinstance(results, Mapping) else list(results)
         tensors = [each if isinstance(each, torch.Tensor) else torch.as_tensor(np.asarray(each)) for each in flat]
-        return pytree.tree_unflatten([tensors[number] for number in order], spec)
+        constants = iter(form.constants)
+        leaves = [next(constants) if number == _CONSTANT else tensors[number] for number in order]
+        return pytree.tree_unflatten(leaves, form.spec)
 
     return unflatten

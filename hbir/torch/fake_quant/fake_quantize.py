@@ -237,7 +237,7 @@ class FakeQuantize(torch.nn.Module):
         given = state_dict.get(f"{prefix}scale")
         if given is not None and self.fixed:
             state_dict[f"{prefix}scale"] = self.scale.detach()
-        elif given is not None:
+        elif given is not None and given is not self.scale:
             name = local_metadata.get("dtype", self.dtype.name)
             scale = _fitting(given, self.scale, checked_dtype(name, "dtype of a saved scale"), self.dtype)
             state_dict[f"{prefix}scale"] = scale

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-__all__ = ["held", "held_learning"]
+__all__ = ["bounded", "held", "held_learning"]
 
 _torch: Any = torch
 
@@ -49,6 +49,28 @@ class _Held(torch.autograd.Function):
         if isinstance(ctx.scale, float):
             return torch.ops.aten.hardtanh_backward(gradient, x, low * ctx.scale, high * ctx.scale), None, None
         return torch.ops.aten.hardtanh_backward(gradient, torch.div(x, ctx.scale), low, high), None, None
+
+
+class _Bounded(torch.autograd.Function):
+    """The value; gradients that are no numbers become 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        del ctx
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        del ctx
+        return torch.nan_to_num(gradients[0], nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def bounded(x: Any) -> Any:
+    """What a function with points of infinite slope is given, so that a value on such a point stays where it is in training;
+    anything but a tensor with a gradient comes back as it is."""
+    if isinstance(x, torch.Tensor) and x.requires_grad:
+        return cast(Any, _Bounded).apply(x)
+    return x
 
 
 def held(x: torch.Tensor, scale: torch.Tensor, axis: int | None, limits: Limits) -> torch.Tensor:

@@ -27,7 +27,9 @@ class TrainingWarning(UserWarning):
 def where() -> str:
     """The layer and the line of user code that are running."""
     scope, line = current(), source_line()
-    return ", ".join(part for part in (f"layer '{scope.path}'" if scope is not None else "", line) if part)
+    return ", ".join(
+        part for part in (f"layer '{scope.path}'" if scope is not None and scope.path else "", line) if part
+    )
 
 
 def warn_once(error: TrainingError, owner: torch.nn.Module) -> None:

@@ -152,7 +152,8 @@ class MinMaxObserver(Observer):
                 "a value is NaN or infinite in training",
                 where=where(),
                 why="the scale stays as it was",
-                lever="lower the learning rate, or clip gradients",
+                lever="lower the learning rate, or clip gradients; keep operands of a logarithm or a division a step of their"
+                " grid away from 0",
             )
             warn_once(error, self)
             return

@@ -7,19 +7,38 @@ from typing import Any
 
 import torch
 
+from hbir.errors import TrainingError
 from hbir.frontends.onnx.values import Value
+from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.operations.common import function, in_region, is_static, known_number, region_error
 from hbir.torch.operations.registry import Kind, composite, methods, operation, spellings
 
 __all__: list[str] = []
 
 
+MASKING = -1e3
+"""Numbers of a constant tensor up to here are taken for a mask that hides what they are added to."""
+
+
+def _addend(e: Any, other: Any) -> Value:
+    """An operand of a sum. One grid holds the sum: next to a mask of -1e9 all other values are one step of it."""
+    if is_static(other) and other.is_floating_point() and other.numel() > 1 and float(other.min()) <= MASKING:
+        least = float(other.min())
+        lever = "use -64 (masked_fill(mask, -64)): in front of a softmax it hides as well"
+        if math.isinf(least):
+            raise e.no_form("a mask of -inf is added to values", why="no grid reaches that far", lever=lever)
+        what = f"a mask of {least:.4g} is added to values"
+        why = "the grid of the sum reaches that far, and has one step for all values beside the mask"
+        warn_once(TrainingError(56, what, where=e.where, why=why, lever=lever), e.call.module or torch.nn.Module())
+    return e.real(other)
+
+
 def _scaled(e: Any, other: Any, alpha: float) -> Value:
     """`alpha * other` of a constant."""
     if alpha == 1:
-        return e.real(other)
+        return _addend(e, other)
     if isinstance(other, int | float | torch.Tensor):
-        return e.real(other * alpha)
+        return _addend(e, other * alpha)
     raise e.no_form(
         f"a sum with alpha={alpha} has no form", why="the product needs a grid", lever="write x + alpha * y"
     )
@@ -28,7 +47,7 @@ def _scaled(e: Any, other: Any, alpha: float) -> Value:
 @operation(Kind.COMPUTE, *spellings("add"), *methods("__add__", "__radd__", "__iadd__"))
 def add(e: Any, input: Any, other: Any, *, alpha: float = 1) -> Value:
     """`input + other`."""
-    return e.onnx("Add", e.real(input), _scaled(e, other, alpha))
+    return e.onnx("Add", _addend(e, input), _scaled(e, other, alpha))
 
 
 @operation(Kind.COMPUTE, *spellings("sub", "subtract"), *methods("__sub__", "__isub__"))

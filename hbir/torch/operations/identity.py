@@ -65,9 +65,13 @@ def _extents(args: tuple[Any, ...]) -> Any:
 
 
 _MADE: dict[str, Callable[[Any, Any, Any], torch.Tensor]] = {
+    "empty_like": lambda x, args, named: torch.empty(x.shape, **named),
+    "rand_like": lambda x, args, named: torch.rand(x.shape, **named),
+    "randn_like": lambda x, args, named: torch.randn(x.shape, **named),
     "zeros_like": lambda x, args, named: torch.zeros(x.shape, **named),
     "ones_like": lambda x, args, named: torch.ones(x.shape, **named),
     "full_like": lambda x, args, named: torch.full(x.shape, *args, **named),
+    "new_empty": lambda x, args, named: torch.empty(_extents(args), **named),
     "new_zeros": lambda x, args, named: torch.zeros(_extents(args), **named),
     "new_ones": lambda x, args, named: torch.ones(_extents(args), **named),
     "new_full": lambda x, args, named: torch.full(*args, **named),

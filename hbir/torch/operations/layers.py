@@ -133,7 +133,7 @@ def linear(e: Any, input: Value, weight: Value, bias: Value | None = None) -> Va
     return reshaped(e, made, (*shape(input)[:-1], outputs))
 
 
-@operation(Kind.COMPUTE, F.batch_norm, torch.batch_norm)
+@operation(Kind.COMPUTE, F.batch_norm)
 def batch_norm(
     e: Any,
     input: Value,
@@ -147,9 +147,14 @@ def batch_norm(
     *_: Any,
 ) -> Value:
     """Batch norm by its running statistics: what no layer takes into its weights is a depthwise convolution."""
-    if running_mean is None or running_var is None:
-        lever = "create the layer with track_running_stats=True"
-        raise e.no_form("a batch norm has no running statistics", why="they depend on the data", lever=lever)
+    # In training mode all batch norms take the batch's; one that does so in evaluation, too, means it.
+    of_batch = training and not (e.call.module is not None and e.call.module.training)
+    if of_batch or running_mean is None or running_var is None:
+        lever = "give it running statistics: track_running_stats=True, or training=False"
+        raise e.no_form("a batch norm uses the statistics of each batch", why="no integers know them", lever=lever)
+    if not all(each is None or is_static(each) for each in (running_mean, running_var, weight, bias)):
+        lever = "leave weight and bias away, and multiply and add behind it"
+        raise e.no_form("the statistics, weight or bias of a batch norm are computed", lever=lever)
     mean, variance = (each.detach().double().cpu().numpy() for each in (running_mean, running_var))
     factor = 1 / np.sqrt(variance + eps) * (1.0 if weight is None else weight.detach().double().cpu().numpy())
     moved = (0.0 if bias is None else bias.detach().double().cpu().numpy()) - mean * factor

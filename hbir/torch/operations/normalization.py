@@ -85,6 +85,22 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     return _affine(y, weight, bias, [-1, *[1] * (input.dim() - 2)])
 
 
+@composite(torch.batch_norm)
+def native_batch_norm(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> Any:
+    """The same under PyTorch's inner name, whose parameters have another order."""
+    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
 @composite(F.instance_norm)
 def instance_norm(
     input: Any,

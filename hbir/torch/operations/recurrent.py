@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
 
-from hbir.torch.operations.common import F, in_region, region_error
+from hbir.torch.operations.common import F, region_error
 from hbir.torch.operations.registry import composite
+from hbir.torch.tracing.scopes import current
 
 __all__: list[str] = []
 
@@ -16,22 +18,40 @@ Step = Callable[[Any, Any, Any, Any], tuple[Any, ...]]
 """From the input's gates, the state, and weight and bias of the state's gates to the next state."""
 
 
+@contextlib.contextmanager
+def _numbers(count: int) -> Generator[None]:
+    """The operations inside take `count` numbers of their module, all of them or none: those of a constant state do not run.
+
+    A layer may be called with a constant first and then with its own state: what follows has the same numbers in both calls.
+    """
+    scope = current()
+    first = 0 if scope is None else scope.count
+    yield
+    if scope is not None:
+        scope.count = first + count
+
+
 def _starts_at_zero(state: Any) -> bool:
-    return not in_region(state) and not bool(state.any())
+    """Whether a state is of zeros for good, as a layer begins with; a parameter is zero only until it is trained."""
+    if type(state) is not torch.Tensor or state.requires_grad or isinstance(state._base, torch.nn.Parameter):
+        return False
+    return not bool(state.any())
 
 
 def _state_gates(gates: Any, h: Any, weight: Any, bias: Any) -> Any:
-    """The gates with the state's part. A state of zeros, as a layer begins with, leaves its bias."""
-    if _starts_at_zero(h):
-        return gates if bias is None else gates + bias
-    return gates + F.linear(h, weight, bias)
+    """The gates with the state's part; a state of zeros leaves its bias."""
+    with _numbers(1):
+        part = bias if _starts_at_zero(h) else F.linear(h, weight, bias)
+    with _numbers(1):
+        return gates if part is None else gates + part
 
 
 def _lstm_step(gates: Any, state: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
     h, c = state
     i, f, g, o = torch.chunk(_state_gates(gates, h, weight, bias), 4, -1)
     new = torch.sigmoid(i) * torch.tanh(g)
-    c = new if _starts_at_zero(c) else torch.sigmoid(f) * c + new
+    with _numbers(3):
+        c = new if _starts_at_zero(c) else torch.sigmoid(f) * c + new
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
@@ -39,7 +59,8 @@ def _gru_step(gates: Any, state: Any, weight: Any, bias: Any) -> tuple[Any, ...]
     (h,) = state
     xr, xz, xn = torch.chunk(gates, 3, -1)
     # All three of the state: the new value takes its part behind the reset gate.
-    hr, hz, hn = torch.chunk(F.linear(h, weight, bias), 3, -1)
+    with _numbers(2):
+        hr, hz, hn = torch.chunk(F.linear(h, weight, bias), 3, -1)
     r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
     n = torch.tanh(xn + r * hn)
     return (n + z * (h - n),)
@@ -65,6 +86,11 @@ def _unrolled(step: Step, x: Any, state: Sequence[Any], weights: Sequence[Any], 
     return torch.stack(outputs[::-1] if backwards else outputs), now
 
 
+def _at(states: Any, number: int) -> Any:
+    with _numbers(1):
+        return states[number]
+
+
 def _layers(step: Step, parts: int, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A stack of layers in PyTorch's flat form: the outputs, and the last states of all layers."""
     if len(args) != 9:
@@ -83,7 +109,7 @@ def _layers(step: Step, parts: int, args: tuple[Any, ...]) -> tuple[Any, ...]:
         for way in range(ways):
             number = layer * ways + way
             weights = [*flat[number * each : (number + 1) * each], None, None][:4]
-            outputs, state = _unrolled(step, x, [part[number] for part in states], weights, way == 1)
+            outputs, state = _unrolled(step, x, [_at(part, number) for part in states], weights, way == 1)
             results.append(outputs)
             last.append(state)
         x = torch.cat(results, -1) if both else results[0]

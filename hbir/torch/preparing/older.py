@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -100,6 +101,10 @@ def _placed(prepared: torch.nn.Module, model: torch.nn.Module, inplace: bool) ->
     if not inplace:
         return prepared
     model.__class__, model.__dict__ = prepared.__class__, prepared.__dict__
+    hooks: dict[int, Any] = cast(Any, model)._load_state_dict_pre_hooks
+    for hook in hooks.values():
+        # They know their module, and that is another object now.
+        hook.module = weakref.ref(model)
     return model
 
 

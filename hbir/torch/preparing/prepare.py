@@ -13,10 +13,13 @@ import torch
 from hbir.arguments import checked_kind
 from hbir.errors import TrainingError
 from hbir.torch import validation
+from hbir.torch.exporting.build import build_module
 from hbir.torch.fake_quant.fake_quantize import WAITING, FakeQuantState, fake_quants, lasting, set_fake_quantize
 from hbir.torch.march import get_march
 from hbir.torch.operations.registry import Kind, Operation
-from hbir.torch.preparing.trace import Trace, as_arguments, trace
+from hbir.torch.preparing.shared import check_shared
+from hbir.torch.preparing.state_dicts import adapt
+from hbir.torch.preparing.trace import Trace, as_arguments, live, trace
 from hbir.torch.qconfig.choices import Choice, QconfigRule
 from hbir.torch.qconfig.choices import explain as explained
 from hbir.torch.qconfig.defaults import rules_for
@@ -49,8 +52,8 @@ def prepare(
     `example_inputs` are the arguments of one call, a tuple for several. The model runs once on them, in the mode it is in:
     call `eval()` first. `qconfig_setter` is a rule that chooses dtypes and observers, or several, the most important first.
     State dicts of prepared models fit one another whatever the rules, and those of the float model but for scales.
-    Raises TrainingError HB0902 without a march, HB091x for what has no quantised form, HB093x for a model or arguments that
-    do not fit.
+    Raises TrainingError HB0902 without a march, HB091x and HB0920 for what has no quantised form, HB093x for a model or
+    arguments that do not fit.
     """
     march = get_march()
     lever = f"choose one of {', '.join(each.name for each in PrepareMethod)}"
@@ -77,6 +80,7 @@ def prepare(
             _wait(work, rules, method)
         else:
             _place(work, trace(work, as_arguments(example_inputs)), rules, method)
+    adapt(work)
     work.__dict__[PREPARED] = march
     work.register_forward_pre_hook(validation.begin, prepend=True, with_kwargs=True)
     work.register_forward_hook(validation.end, always_call=True)
@@ -143,6 +147,9 @@ _SCALES = ("activation_post_process.", "weight_fake_quant.", "input_fake_quant_"
 def _place(model: torch.nn.Module, found: Trace, rules: Sequence[QconfigRule], method: PrepareMethod) -> None:
     if method is PrepareMethod.EAGER:
         _check_modules_alone(found)
+    check_shared(found.calls)
+    # What has no form is told before anything is trained.
+    build_module("main", live(found.calls))
     model.__dict__[_CHOICES] = place(model, found, rules, marked=method is PrepareMethod.EAGER)
 
 
@@ -250,11 +257,15 @@ def _fill(
     modules: Mapping[str, torch.nn.Module],
 ) -> None:
     owner, prefix = module, ""
+    home, child = module, ""
     if spot.name != spot.key[0]:
-        # A place that is not all of its module has a child of its own there.
-        prefix = f"_generated_{spot.kind}_{spot.key[1]}"
+        # A place that is not all of its module has a child of its own there, where nobody goes over the children.
+        path, home = _home(module)
+        child = f"_generated_{spot.kind}_{spot.key[1]}"
+        if home is not module:
+            child += f"_of_{spot.key[0].replace('.', '_')}"
         owner = torch.nn.Module()
-        prefix += "."
+        prefix = f"{path}{child}."
     if choice.activation is not None:
         owner.activation_post_process = choice.activation
         site.fake_quant = f"{prefix}activation_post_process"
@@ -268,5 +279,27 @@ def _fill(
         setattr(owner, f"input_fake_quant_{number}", fake)
         inputs.append((number, f"{prefix}input_fake_quant_{number}"))
     site.inputs = tuple(inputs)
-    if owner is not module and dict(owner.named_children()):
-        setattr(module, prefix[:-1], owner)
+    if child and dict(owner.named_children()):
+        setattr(home, child, owner)
+
+
+_CONTAINERS = (torch.nn.ModuleDict, torch.nn.ModuleList, torch.nn.Sequential)
+_CHILDREN = frozenset({"_modules", "children", "modules", "named_children", "named_modules"})
+
+
+def _home(module: torch.nn.Module) -> tuple[str, torch.nn.Module]:
+    """Where fake quants of operations in a module stand, and its path below the module with a dot behind it: the module, or the
+    first below it that does not run whatever children it has."""
+    path = ""
+    while isinstance(module, _CONTAINERS) or not _CHILDREN.isdisjoint(_names_in(type(module).forward)):
+        name, below = next(iter(module.named_children()), ("", None))
+        if below is None:
+            break
+        path, module = f"{path}{name}.", below
+    return path, module
+
+
+def _names_in(function: Any) -> tuple[str, ...]:
+    """The names that a function of Python reads."""
+    code = getattr(function, "__code__", None)
+    return () if code is None else code.co_names

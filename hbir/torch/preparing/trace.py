@@ -154,6 +154,13 @@ def _check_stubs(calls: Sequence[Call]) -> None:
             why="nothing says where the quantised region begins",
             lever="put a QuantStub on each input branch and a DeQuantStub on each output branch",
         )
+    if not any(leaves_region(call) for call in calls):
+        raise TrainingError(
+            30,
+            "nothing leaves the quantised region",
+            why="no DeQuantStub ran on a value of it",
+            lever="put a DeQuantStub on each output branch",
+        )
 
 
 def live(calls: Sequence[Call]) -> list[Call]:

@@ -152,6 +152,7 @@ class Plan:
         if place.is_layer:
             factory = qconfig.weight or weight_factory(wish.weight)
             weight = made_by(factory, dtype=wish.weight, axis=place.axis, channels=place.channels)
+            _check_weight(weight, place)
         activation, output = None, outputs[key]
         if place.scale is not None:
             activation = FakeQuantize(None, output or qint8, scale=place.scale)
@@ -159,7 +160,7 @@ class Plan:
         elif output is not None and wish.scale is not None:
             activation = FakeQuantize(None, output, scale=wish.scale)
         elif output is not None:
-            activation = made_by(qconfig.activation or activation_factory(output), dtype=output)
+            activation = _held(qconfig.activation or activation_factory(output), output, place)
         if place.inner:
             wish.reasons.append(f"fused with what follows: '{self.places[self.end(place)].name}' holds the output")
         inputs = self._inputs(place, wish, qconfig, outputs)
@@ -174,13 +175,53 @@ class Plan:
                 continue
             made = outputs[key] if key in outputs else _made(self.chosen.get(key))
             wanted, scale = wish.inputs.get(number), wish.input_scales.get(number)
+            said = wanted or qint8
+            narrower = wanted is not None and made is not None and wanted.bits < made.bits
+            # Nothing multiplies wide weights with narrow values, and what a later rule chooses is not known here.
+            if place.is_layer and number == 0 and wish.weight.bits > qint8.bits:
+                known = key in outputs or key in self.chosen
+                if wish.weight != (made if known else None) and (made is not None or not known):
+                    wanted, narrower = wish.weight, True
+                    wish.reasons.append(f"weights in {wish.weight} read nothing less")
+                else:
+                    wanted, narrower = None, False
             if scale is not None:
-                found[number] = FakeQuantize(None, wanted or made or qint8, scale=scale)
-            elif wanted is not None and made is not None and wanted.bits < made.bits:
-                factory: Any = qconfig.input or qconfig.activation or activation_factory(wanted)
-                found[number] = made_by(factory, dtype=wanted)
-                wish.reasons.append(f"input {number} is made in {made} and read in {wanted}")
+                dtype = wanted or made or qint8
+                found[number] = FakeQuantize(None, dtype, scale=scale * 2.0 ** (said.bits - dtype.bits))
+            elif narrower and wanted is not None:
+                found[number] = _held(qconfig.input or qconfig.activation or activation_factory(wanted), wanted, place)
+                if qconfig.input is None and found[number].fixed:  # that scale is the output's
+                    found[number] = _held(activation_factory(wanted), wanted, place)
+                wish.reasons.append(f"input {number} is made in {made or 'another rule'} and read in {wanted}")
         return found
+
+
+def _held(factory: Any, dtype: QuantDType, place: Place) -> FakeQuantize:
+    """A new fake quant of activations. Raises TrainingError HB0941 for one with a scale for each channel."""
+    made = made_by(factory, dtype=dtype)
+    observer = made.activation_post_process
+    if made.channel_axis is None and getattr(observer, "axis", None) is None:
+        return made
+    raise TrainingError(
+        41,
+        f"activations are held for each channel, by {type(observer).__name__}",
+        where=f"layer '{place.name}'",
+        why="an activation has one scale; weights alone have one for each channel",
+        lever="use MinMaxObserver, MSEObserver or PercentileObserver for activations, with per_tensor_symmetric",
+    )
+
+
+def _check_weight(weight: FakeQuantize, place: Place) -> None:
+    """Raise HB0943 for weights that the march multiplies with nothing."""
+    march = load_march(get_march())
+    if f"int{weight.dtype.bits}" not in march.conv_weight_types:
+        raise TrainingError(
+            43,
+            f"weights are {weight.dtype}",
+            where=f"layer '{place.name}'",
+            why=f"march {get_march()} multiplies weights of {', '.join(march.conv_weight_types)} alone",
+            lever="use qint8 for weights, or choose another march with set_march",
+        )
 
 
 def _made(choice: Choice | None) -> QuantDType | None:

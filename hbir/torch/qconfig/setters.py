@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from hbir.errors import TrainingError
 from hbir.torch.dtype import qint8, qint16
 from hbir.torch.qconfig.choices import Choice
 from hbir.torch.qconfig.plan import Plan, Wish
@@ -23,7 +24,8 @@ class QconfigSetter:
     """The QConfig `reference_qconfig` for all places, changed by templates in order.
 
     Layers whose value only leaves hand out their accumulator. The inner values of a normalisation get sixteen bits where the
-    reference has eight, unless `statistics` is False: they are few, and each counts for a whole row.
+    reference has eight, unless `statistics` is False: they are few, and each counts for a whole row. Raises TrainingError
+    HB0943 for what is no template.
     """
 
     reference_qconfig: QConfig = field(default_factory=get_qconfig)
@@ -34,6 +36,13 @@ class QconfigSetter:
     def __post_init__(self) -> None:
         if callable(getattr(self.templates, "apply", None)):  # one alone
             object.__setattr__(self, "templates", (self.templates,))
+        given: Any = self.templates
+        # A mapping is no sequence, and iterating over it would give names alone.
+        for each in cast(Any, given if isinstance(given, list | tuple) else [given]):
+            if isinstance(each, type) or not callable(getattr(each, "apply", None)):
+                what = f"a template of {self.name} is {each!r}"
+                lever = "give a list of templates, such as [ModuleNameTemplate({'layer': qint16})]"
+                raise TrainingError(43, what, lever=lever)
 
     def choose(self, places: Sequence[Place], chosen: Mapping[Key, Choice]) -> Mapping[Key, Choice]:
         """A choice for each place that no rule before has chosen."""

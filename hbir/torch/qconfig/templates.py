@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -232,9 +232,10 @@ class SensitivityTemplate:
     """The most sensitive places get `high_precision_dtype`.
 
     `sensitive_table` has a row for each place, the most sensitive first: a name, or a sequence that begins with one and may
-    hold `activation` or `weight`; a mapping from names to numbers is sorted, the largest first. `topk_or_ratio` is a number
-    of rows, or as a float the share of them. `sensitive_type` limits this to `activation` or `weight`. With
-    `low_precision_dtype` the other rows get that. Raises TrainingError HB0944 for a table or a number that is none of these.
+    hold `activation` or `weight`, or what `hbir.torch.profiler.sensitivity` gives for an output; a mapping from names to
+    numbers is sorted, the largest first. `topk_or_ratio` is a number of rows, or as a float the share of them.
+    `sensitive_type` limits this to `activation` or `weight`. With `low_precision_dtype` the other rows get that. Raises
+    TrainingError HB0944 for a table or a number that is none of these.
     """
 
     sensitive_table: Any
@@ -284,6 +285,22 @@ class SensitivityTemplate:
                 end.reasons.append(f"SensitivityTemplate '{name}': output {dtype}")
 
 
+@runtime_checkable
+class _Measured(Protocol):
+    """A row of the tool that measures sensitivities, which stands above these rooms."""
+
+    name: str
+    sensitive_type: str
+
+
+def _items(row: Any) -> list[Any]:
+    if isinstance(row, _Measured):
+        return [row.name, row.sensitive_type]
+    if isinstance(row, str):
+        return [row]
+    return list(cast(Any, row)) if isinstance(row, Sequence) else []
+
+
 def _rows(table: Any) -> list[tuple[str, str]]:
     """Names and types of a table of sensitivities, the most sensitive first."""
     if isinstance(table, Mapping):
@@ -295,7 +312,10 @@ def _rows(table: Any) -> list[tuple[str, str]]:
         )
     found: list[tuple[str, str]] = []
     for row in cast(Iterable[Any], table):
-        items: list[Any] = [row] if isinstance(row, str) else list(cast(Any, row)) if isinstance(row, Sequence) else []
+        items = _items(row)
+        if items and isinstance(items[0], _Measured):
+            what, lever = "several tables of sensitivities are given", "give the table of one output: sensitivity(…)[0]"
+            raise TrainingError(44, what, why="each output has its own", lever=lever)
         if not items or not isinstance(items[0], str):
             what = f"a row of the table of sensitivities is {row!r}"
             raise TrainingError(44, what, lever="begin each row with the name of a layer")

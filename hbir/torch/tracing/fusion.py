@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from hbir.torch.tracing.calls import Call, Key, is_layer, operands, weight_of
 
@@ -69,13 +72,32 @@ def _joins(group: Group, follower: Call, shared: dict[Key, int]) -> bool:
     layer, done = group.layer, {each.kind for each in group.members[1:]}
     if follower.kind == "batch_norm":
         alone = shared[layer.key] == shared[follower.key] == 1
-        return not done and alone and _has_scale_for_each_channel(layer)
+        return not done and alone and _is_of_its_module(follower) and _has_scale_for_each_channel(layer)
     if follower.kind == "add":
         # What the hardware adds is another map; transposed convolutions are several convolutions there.
         summable = layer.kind in ("conv", "linear") and "add" not in done and not done & _ACTIVATIONS
         values = list(operands((follower.arguments, follower.keywords)))
         return summable and len(values) == 2 and values[0].shape == values[1].shape
     return follower.kind in _ACTIVATIONS and not done & _ACTIVATIONS
+
+
+_BATCH_NORMS = (torch.nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
+_PARAMETERS = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+
+
+def _arguments(batch_norm: Call) -> dict[str, Any]:
+    """The arguments of `torch.nn.functional.batch_norm` by name."""
+    defaults = {"weight": None, "bias": None, "eps": 1e-5}
+    return {**defaults, **dict(zip(_PARAMETERS, batch_norm.arguments, strict=False)), **batch_norm.keywords}
+
+
+def _is_of_its_module(batch_norm: Call) -> bool:
+    """Whether a batch norm is computed with what its module holds: in training the weight is folded with that."""
+    module, given = batch_norm.module, _arguments(batch_norm)
+    held = ("running_mean", "running_var", "weight", "bias")
+    if not isinstance(module, _BATCH_NORMS) or any(given[name] is not getattr(module, name) for name in held):
+        return False
+    return given["eps"] == module.eps
 
 
 def _has_scale_for_each_channel(layer: Call) -> bool:

@@ -16,6 +16,7 @@ import torch
 
 from hbir.errors import TrainingError
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
+from hbir.torch.fake_quant.kernels import bounded
 from hbir.torch.fake_quant.notices import warn_once
 from hbir.torch.operations import Kind, Operation, lookup
 from hbir.torch.tracing.calls import Call, Ref, replaced
@@ -207,6 +208,8 @@ def _called(found: Operation, func: Callable[..., Any], args: tuple[Any, ...], k
     given, named = replaced(args, _plain_leaf), replaced(kwargs, _plain_leaf)
     if site is not None and site.inputs and scope is not None:
         given, named = _held(args, kwargs, site, scope.module, call)
+    if found.name in _STEEP and state.calls is None and torch.is_grad_enabled():
+        given = replaced(given, bounded)
     with _undisturbed():
         if site is not None and found.kind is Kind.WEIGHTED and site.weight_fake_quant and scope is not None:
             result = _weighted(func, given, named, site, scope.module, call)
@@ -226,6 +229,10 @@ def _called(found: Operation, func: Callable[..., Any], args: tuple[Any, ...], k
         call.shapes = (extents(result.shape),)
         result = state.exact.leave(call, result)
     return _results(result, call)
+
+
+_STEEP = frozenset({"log", "log10", "log1p", "log2", "pow", "reciprocal", "rsqrt", "sqrt"})
+"""Functions with points of infinite slope. Grids have such points where floats hardly ever do: 0 is one of their values."""
 
 
 def _held(

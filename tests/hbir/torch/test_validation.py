@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,30 @@ def test_attributes_that_change_are_refused_once() -> None:
     other = copy.deepcopy(model)
     other.act.negative_slope = 0.1
     assert agrees(other, X) and agrees(model, X)
+
+
+def test_large_constants_that_change_are_refused_once() -> None:
+    model: Any = Net().eval()
+    model.factor = torch.ones(70_000, 4)
+    x = X[:1]
+    model = validated(model, x)
+    model(x)
+    model.factor = model.factor * 0.5
+    with pytest.raises(TrainingError, match="HB0963"):
+        model(x)
+    assert agrees(model, x)
+
+
+def test_calibration_in_training_mode_is_told() -> None:
+    model = prepare(Net().eval(), X).train()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    with pytest.warns(TrainingWarning, match="HB0966.*batch norm"):
+        model(X)
+    model.eval()
+    set_fake_quantize(model, FakeQuantState.CALIBRATION)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingWarning)
+        model(X)
 
 
 class Deciding(Net):

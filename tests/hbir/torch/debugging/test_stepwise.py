@@ -44,13 +44,16 @@ def test_the_huge_layer_is_first_and_sixteen_bits_mend_it() -> None:
     prepared = calibrated(model, WHOLE_RANGE)
     (rows,) = sensitivity(prepared, images())
     assert (rows[0].name, rows[0].sensitive_type) == ("act2", "activation") and rows[0].value > 5 * rows[1].value
-    template = SensitivityTemplate(entries(rows), 1)
+    template = SensitivityTemplate(rows, 1)
+    assert template.rows == SensitivityTemplate(entries(rows), 1).rows
+    assert template.rows[0] == ("act2", "activation")
+    with pytest.raises(TrainingError, match=r"HB0944.*several tables"):
+        SensitivityTemplate([rows], 1)
     mended = calibrated(model, QconfigSetter(get_qconfig(observer=MinMaxObserver), [template]))
     assert _error(mended, model) < _error(prepared, model) / 5
-    assert (
-        _error(calibrated(model, (sensitive_ops(entries(rows), topk=1), WHOLE_RANGE)), model)
-        < _error(prepared, model) / 5
-    )
+    for table in (rows, entries(rows)):
+        by_setter = calibrated(model, (sensitive_ops(table, topk=1), WHOLE_RANGE))
+        assert _error(by_setter, model) < _error(prepared, model) / 5
 
 
 @pytest.mark.parametrize("metric", list(METRICS))

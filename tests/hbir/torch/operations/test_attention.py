@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from hbir.errors import TrainingError
+from hbir.torch import set_march
+from hbir.torch.fake_quant.notices import TrainingWarning
+from hbir.torch.quantization import DeQuantStub, QuantStub, prepare
 
 
 class Attention(nn.Module):
@@ -71,3 +75,46 @@ def test_transformers(same: Callable[..., Any]) -> None:
     same(gelu.eval(), torch.randn(5, 2, 16), terms=1024)
     decoder = nn.TransformerDecoderLayer(16, 4, 32, batch_first=True)
     same(nn.TransformerDecoder(decoder, 1).eval(), torch.randn(2, 5, 16), torch.randn(2, 7, 16), terms=1024)
+
+
+class Masked(nn.Module):
+    """Attention by hand; `hide` takes the scores."""
+
+    def __init__(self, hide: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.quant, self.dequant, self.linear, self.hide = QuantStub(), DeQuantStub(), nn.Linear(8, 8), hide
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(self.quant(x))
+        scores = self.hide(y @ y.transpose(-2, -1))
+        return self.dequant(torch.softmax(scores, -1) @ y)
+
+
+def additive(number: float) -> torch.Tensor:
+    return torch.zeros(5, 5).masked_fill(HIDDEN, number)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda scores: scores + additive(-1e4),
+        lambda scores: additive(-1e9) + scores,
+        lambda scores: torch.add(scores, additive(-500), alpha=2),
+        lambda scores: scores.masked_fill(HIDDEN, torch.finfo(torch.float32).min),
+    ],
+)
+def test_masks_that_leave_no_grid_for_the_scores_are_told(hide: Callable[..., Any]) -> None:
+    set_march("nash-m")
+    with pytest.warns(TrainingWarning, match="HB0956 at layer 'add_[0-9]', test_attention.py:.*-64") as told:
+        prepare(Masked(hide).eval(), torch.randn(2, 5, 8))
+    assert len(told) == 1
+
+
+def test_a_mask_of_infinity_is_refused_and_one_that_a_grid_reaches_is_not() -> None:
+    set_march("nash-m")
+    with pytest.raises(TrainingError, match="HB0920 at layer 'add_[0-9]', test_attention.py:.*-inf.*-64"):
+        prepare(Masked(lambda scores: scores + additive(-torch.inf)).eval(), torch.randn(2, 5, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingWarning)
+        for hide in (lambda scores: scores + additive(-64), lambda scores: scores - 1e4 * 0.01):
+            prepare(Masked(hide).eval(), torch.randn(2, 5, 8))

@@ -136,6 +136,17 @@ def test_prepare_and_convert_in_place_change_the_model_that_they_are_given(tmp_p
     assert torch.equal(torch.from_numpy(binary[0](X.numpy())[0]), model(X))
 
 
+def test_a_model_that_was_prepared_in_place_loads_scales_before_and_behind_its_first_run() -> None:
+    model: Any = Net()
+    model.qconfig = EIGHT
+    scales = calibrated(prepare_qat(model)).state_dict()
+    assert prepare_qat(model, inplace=True) is model
+    model.load_state_dict(scales)
+    expected = convert(model)(X)
+    model.load_state_dict(scales)
+    assert torch.equal(convert(model)(X), expected)
+
+
 def test_check_model_lists_what_is_left_to_the_host(capsys: pytest.CaptureFixture[str]) -> None:
     model: Any = Net()
     model.qconfig, model.act.qconfig = EIGHT, None

@@ -104,6 +104,15 @@ def test_a_loss_inside_the_stubs_is_refused() -> None:
     refused("HB0910", Loss())
 
 
+def test_what_has_no_form_is_told_before_training() -> None:
+    class Dilated(Base):
+        def body(self, x: torch.Tensor) -> torch.Tensor:
+            return F.max_pool2d(super().body(x), 3, 1, 1, 2)
+
+    error = refused("HB0920", Dilated())
+    assert error.where.startswith("layer 'max_pool2d_0', test_prepare.py:")
+
+
 def test_wrong_arguments() -> None:
     for code, options in (
         ("HB0936", {"qconfig_setter": "default"}),

@@ -16,7 +16,12 @@ from hbir.torch.dtype import QuantDType, qint8, qint16
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 from hbir.torch.fake_quant.histograms import PercentileObserver
 from hbir.torch.fake_quant.notices import TrainingWarning
-from hbir.torch.fake_quant.observers import FixedScaleObserver, MinMaxObserver, MovingAverageMinMaxObserver
+from hbir.torch.fake_quant.observers import (
+    FixedScaleObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    PerChannelMinMaxObserver,
+)
 from hbir.torch.preparing.trace import trace
 from hbir.torch.qconfig import presets
 from hbir.torch.qconfig.attributes import QconfigAttributes
@@ -40,7 +45,7 @@ from hbir.torch.stubs import DeQuantStub, QuantStub
 from hbir.torch.tracing.places import Key, Place, places_of
 from hbir.torch.tracing.scopes import install
 
-SIXTEEN = get_qconfig(out_dtype=qint16)
+SIXTEEN, WIDE = get_qconfig(out_dtype=qint16), get_qconfig(weight_dtype=qint16)
 
 
 class Block(nn.Module):
@@ -339,3 +344,41 @@ def test_rules_do_not_touch_what_is_chosen() -> None:
     mine = Choice(reasons=("mine",))
     for rule in rules_for(nn.Identity(), [QconfigSetter(), ModuleNameQconfigSetter({"a": get_qconfig()})]):
         assert not rule.choose([place], {place.key: mine})
+
+
+def test_a_threshold_keeps_its_range_in_sixteen_bits() -> None:
+    for dtypes in ({"weight": qint16}, {"weight": qint16, "input": qint8}):
+        found = template({"block.conv": {"dtype": dtypes, "threshold": {"input": 1.5}}})
+        fake = found["block.conv"].inputs[0]
+        assert fake.dtype == qint16 and fake.scale.tolist() == [1.5 / 32768]
+
+
+def test_the_fixed_scale_of_an_output_is_not_that_of_the_input() -> None:
+    fixed = QConfig(
+        output=FakeQuantize.with_args(observer=FixedScaleObserver, dtype=qint8, scale=2.0), weight=WIDE.weight
+    )
+    found = choices(ModuleNameQconfigSetter({"stem": fixed}), QconfigSetter())
+    stem = found["stem"]
+    assert stem.activation is not None and stem.activation.fixed
+    assert not stem.inputs[0].fixed and stem.inputs[0].dtype == qint16
+
+
+def test_wide_weights_on_a_march_that_has_none() -> None:
+    ht.set_march("bayes")
+    with pytest.raises(TrainingError, match=r"HB0943 at layer 'stem'.*qint16.*bayes"):
+        choices(QconfigSetter(WIDE))
+    assert choices(QconfigSetter(get_qconfig(out_dtype=qint16)))
+
+
+@pytest.mark.parametrize("given", [{"c": qint16}, "stem", [qint16], [ModuleNameTemplate], None])
+def test_what_is_no_template_is_refused(given: Any) -> None:
+    with pytest.raises(TrainingError, match="HB0943.*template of QconfigSetter"):
+        QconfigSetter(get_qconfig(), given)
+    assert QconfigSetter(get_qconfig(), ConvDtypeTemplate()).templates == (ConvDtypeTemplate(),)
+
+
+def test_activations_have_one_scale() -> None:
+    per_channel = FakeQuantize.with_args(observer=MinMaxObserver, dtype=qint8, qscheme=torch.per_channel_symmetric)
+    for qconfig in (get_qconfig(PerChannelMinMaxObserver), QConfig(per_channel), QConfig(PerChannelMinMaxObserver)):
+        with pytest.raises(TrainingError, match=r"HB0941 at layer '.+MinMaxObserver"):
+            choices(QconfigSetter(qconfig))
