@@ -44,8 +44,9 @@ def written(spec: pytree.TreeSpec, constants: Sequence[Any] = ()) -> str:
             name = f"{kind.__module__}:{kind.__qualname__}"
             _classes[name] = kind
             names[str(number)] = [name, *cast(Any, kind)._fields]
+    plain = _changed(spec, dict.fromkeys(map(int, names), tuple))
     try:
-        tree = pytree.treespec_dumps(_changed(spec, dict.fromkeys(map(int, names), tuple)))
+        tree = pytree.treespec_dumps(plain)
     except (NotImplementedError, TypeError) as error:
         # A class that was registered without a name, or has contents that are no text.
         return unknown(f"PyTorch's pytrees do not write it down: {error}")

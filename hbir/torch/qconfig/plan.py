@@ -176,24 +176,29 @@ class Plan:
             made = outputs[key] if key in outputs else _made(self.chosen.get(key))
             wanted, scale = wish.inputs.get(number), wish.input_scales.get(number)
             said = wanted or qint8
-            narrower = wanted is not None and made is not None and wanted.bits < made.bits
-            # Nothing multiplies wide weights with narrow values, and what a later rule chooses is not known here.
             if place.is_layer and number == 0 and wish.weight.bits > qint8.bits:
-                known = key in outputs or key in self.chosen
-                if wish.weight != (made if known else None) and (made is not None or not known):
-                    wanted, narrower = wish.weight, True
+                decided = key in outputs or key in self.chosen
+                wanted = _beside_wide_weights(wish, made) if decided else wish.weight
+                changes = wanted is not None
+                if changes:
                     wish.reasons.append(f"weights in {wish.weight} read nothing less")
-                else:
-                    wanted, narrower = None, False
+            else:
+                changes = wanted is not None and made is not None and wanted.bits < made.bits
             if scale is not None:
                 dtype = wanted or made or qint8
                 found[number] = FakeQuantize(None, dtype, scale=scale * 2.0 ** (said.bits - dtype.bits))
-            elif narrower and wanted is not None:
+            elif changes and wanted is not None:
                 found[number] = _held(qconfig.input or qconfig.activation or activation_factory(wanted), wanted, place)
                 if qconfig.input is None and found[number].fixed:  # that scale is the output's
                     found[number] = _held(activation_factory(wanted), wanted, place)
                 wish.reasons.append(f"input {number} is made in {made or 'another rule'} and read in {wanted}")
         return found
+
+
+def _beside_wide_weights(wish: Wish, made: QuantDType | None) -> QuantDType | None:
+    """What an operand is held in beside weights of sixteen bits, which are multiplied with nothing less; None where it is that
+    already, or no integer."""
+    return None if made in (None, wish.weight) else wish.weight
 
 
 def _held(factory: Any, dtype: QuantDType, place: Place) -> FakeQuantize:

@@ -20,6 +20,7 @@ from hbir.torch import March, set_march
 from hbir.torch.fake_quant.notices import TrainingWarning
 from hbir.torch.quantization import DeQuantStub, FakeQuantState, QuantStub, hbdk4, prepare, set_fake_quantize
 from passes import convert
+from tests.hbir.torch import states
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
 
@@ -45,12 +46,7 @@ class Net(nn.Module):
 
 
 def validated(model: nn.Module, *inputs: torch.Tensor) -> nn.Module:
-    prepared = prepare(model.eval(), inputs).eval()
-    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
-    with torch.no_grad():
-        prepared(*inputs)
-    set_fake_quantize(prepared.eval(), FakeQuantState.VALIDATION)
-    return prepared
+    return states.validated(prepare(model.eval(), inputs), *inputs)
 
 
 def exact(prepared: nn.Module, folder: Path, *inputs: torch.Tensor) -> Module:
@@ -158,9 +154,7 @@ def test_steep_functions_train_at_zero() -> None:
         y = F.relu(m.conv(m.quant(x)))
         return m.dequant(torch.sqrt(y + 1e-6) + (y + 1e-4) ** 0.5 + y.norm(dim=1, keepdim=True))
 
-    prepared = prepare(Net(body).eval(), X).eval()
-    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
-    prepared(X)
+    prepared = states.calibrated(prepare(Net(body).eval(), X), X)
     set_fake_quantize(prepared.train(), FakeQuantState.QAT)
     loss = prepared(X).square().mean()
     loss.backward()

@@ -25,6 +25,7 @@ from hbir.torch.quantization import (
 )
 from hbir.torch.quantization.qconfig_template import calibration_8bit_weight_16bit_act_qconfig_setter
 from passes import convert
+from tests.hbir.torch import states
 
 
 class Net(nn.Module):
@@ -47,13 +48,7 @@ def march() -> None:
 
 def validated(model: nn.Module, *args: torch.Tensor, rule: Any = None) -> nn.Module:
     """The model, calibrated on one call and in the state VALIDATION."""
-    prepared = prepare(model.eval(), args, rule)
-    prepared.eval()
-    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
-    prepared(*args)
-    prepared.eval()
-    set_fake_quantize(prepared, FakeQuantState.VALIDATION)
-    return prepared
+    return states.validated(prepare(model.eval(), args, rule), *args)
 
 
 def agrees(model: nn.Module, x: torch.Tensor) -> bool:

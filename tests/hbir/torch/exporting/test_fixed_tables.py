@@ -14,6 +14,7 @@ from hbir.torch.qconfig.presets import (
 )
 from hbir.torch.quantization import DeQuantStub, FakeQuantState, QuantStub, hbdk4, prepare, set_fake_quantize
 from passes import convert
+from tests.hbir.torch.states import validated
 
 X = torch.linspace(-3, 3, 32).reshape(4, 8)
 
@@ -23,11 +24,7 @@ def model(rule: object) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(QuantStub(), nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.GELU(), DeQuantStub()).eval()
     prepared = prepare(net, X, rule)  # pyright: ignore[reportArgumentType] - a rule
-    set_fake_quantize(prepared, FakeQuantState.CALIBRATION)
-    prepared(X)
-    prepared.eval()
-    set_fake_quantize(prepared, FakeQuantState.VALIDATION)
-    return prepared
+    return validated(prepared, X)
 
 
 def test_eight_bits_have_an_entry_for_each_input() -> None:

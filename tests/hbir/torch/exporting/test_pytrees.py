@@ -21,6 +21,7 @@ from hbir.torch import March, set_march
 from hbir.torch.exporting import pytrees
 from hbir.torch.quantization import DeQuantStub, FakeQuantState, QuantStub, hbdk4, prepare, set_fake_quantize
 from passes import convert
+from tests.hbir.torch import states
 
 Empty = namedtuple("Empty", [])
 
@@ -58,12 +59,7 @@ def march() -> None:
 
 
 def validated(build: Any, given: Any) -> nn.Module:
-    model = prepare(Net(build).eval(), (given,)).eval()
-    set_fake_quantize(model, FakeQuantState.CALIBRATION)
-    model(given)
-    model.eval()
-    set_fake_quantize(model, FakeQuantState.VALIDATION)
-    return model
+    return states.validated(prepare(Net(build).eval(), (given,)), given)
 
 
 def pair() -> Pair:

@@ -15,7 +15,6 @@ from hbir.torch import March, set_march
 from hbir.torch.fake_quant.fake_quantize import FakeQuantize
 from hbir.torch.quantization import (
     DeQuantStub,
-    FakeQuantState,
     QuantStub,
     check_model,
     compile_model,
@@ -24,8 +23,8 @@ from hbir.torch.quantization import (
     default_qat_16bit_fake_quant_qconfig,
     prepare_qat,
     prepare_qat_fx,
-    set_fake_quantize,
 )
+from tests.hbir.torch.states import calibrated
 
 EIGHT, SIXTEEN = default_qat_8bit_fake_quant_qconfig, default_qat_16bit_fake_quant_qconfig
 END = ".activation_post_process"
@@ -115,19 +114,11 @@ def test_options_that_are_not_there_are_refused() -> None:
         convert(Net())
 
 
-def calibrated(model: Any) -> Any:
-    model.eval()
-    set_fake_quantize(model, FakeQuantState.CALIBRATION)
-    with torch.no_grad():
-        model(X)
-    return model
-
-
 def test_prepare_and_convert_in_place_change_the_model_that_they_are_given(tmp_path: Path) -> None:
     model: Any = Net()
     model.qconfig = EIGHT
     assert prepare_qat(model, inplace=True) is model
-    calibrated(model)
+    calibrated(model, X)
     copied = convert(model)
     assert convert(model, inplace=True) is model and copied is not model
     assert torch.equal(copied(X), model(X))
@@ -139,7 +130,7 @@ def test_prepare_and_convert_in_place_change_the_model_that_they_are_given(tmp_p
 def test_a_model_that_was_prepared_in_place_loads_scales_before_and_behind_its_first_run() -> None:
     model: Any = Net()
     model.qconfig = EIGHT
-    scales = calibrated(prepare_qat(model)).state_dict()
+    scales = calibrated(prepare_qat(model), X).state_dict()
     assert prepare_qat(model, inplace=True) is model
     model.load_state_dict(scales)
     expected = convert(model)(X)
@@ -150,7 +141,7 @@ def test_a_model_that_was_prepared_in_place_loads_scales_before_and_behind_its_f
 def test_check_model_lists_what_is_left_to_the_host(capsys: pytest.CaptureFixture[str]) -> None:
     model: Any = Net()
     model.qconfig, model.act.qconfig = EIGHT, None
-    assert check_model(convert(calibrated(prepare_qat(model))), X) == 1
+    assert check_model(convert(calibrated(prepare_qat(model), X)), X) == 1
     assert "act: hbir.function runs on the host CPU" in capsys.readouterr().out
 
 

@@ -26,6 +26,7 @@ from hbir.torch.quantization import (
 )
 from hbir.torch.quantization.qconfig_template import default_calibration_qconfig_setter, default_qat_qconfig_setter
 from passes import convert
+from tests.hbir.torch.states import validated
 
 X = (1, 3, 6, 6)
 
@@ -47,16 +48,6 @@ class Base(nn.Module):
 @pytest.fixture(autouse=True)
 def march() -> None:
     set_march(March.NASH_E)
-
-
-def validated(model: nn.Module, *inputs: torch.Tensor) -> nn.Module:
-    model.eval()
-    set_fake_quantize(model, FakeQuantState.CALIBRATION)
-    with torch.no_grad():
-        model(*inputs)
-    model.eval()
-    set_fake_quantize(model, FakeQuantState.VALIDATION)
-    return model
 
 
 def refused(code: str, model: nn.Module, **options: Any) -> TrainingError:

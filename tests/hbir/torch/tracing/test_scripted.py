@@ -24,6 +24,7 @@ from hbir.torch.quantization import (
     set_fake_quantize,
 )
 from hbir.torch.tracing import scripted
+from tests.hbir.torch.states import calibrated
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
@@ -44,11 +45,7 @@ class TwoHeads(nn.Module):
 def converted() -> nn.Module:
     set_march(March.BAYES)
     torch.manual_seed(0)
-    model = prepare(TwoHeads().eval(), X).eval()
-    set_fake_quantize(model, FakeQuantState.CALIBRATION)
-    with torch.no_grad():
-        model(X)
-    return convert(model)
+    return convert(calibrated(prepare(TwoHeads().eval(), X), X))
 
 
 def traced(model: nn.Module, x: torch.Tensor = X) -> Any:
