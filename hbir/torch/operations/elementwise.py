@@ -22,8 +22,8 @@ MASKING = -1e3
 
 def _addend(e: Any, other: Any) -> Value:
     """An operand of a sum. One grid holds the sum: next to a mask of -1e9 all other values are one step of it."""
-    if is_static(other) and other.is_floating_point() and other.numel() > 1 and float(other.min()) <= MASKING:
-        least = float(other.min())
+    given = is_static(other) and other.is_floating_point() and other.numel() > 1
+    if given and (least := float(other.detach().min())) <= MASKING:
         lever = "use -64 (masked_fill(mask, -64)): in front of a softmax it hides as well"
         if math.isinf(least):
             raise e.no_form("a mask of -inf is added to values", why="no grid reaches that far", lever=lever)
