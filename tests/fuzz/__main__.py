@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +12,18 @@ import click
 _EXAMPLES = """\b
 Examples:
   python -m tests.fuzz all --minutes 60 --workers 2 --record -o found
-  python -m tests.fuzz modules --count 50000 --minutes 90 --workers 2
+  python -m tests.fuzz modules --count 50000 --workers 2
   python -m tests.fuzz readers --minutes 30 -o found
   python -m tests.fuzz again found/case_1234/case.json
   python -m tests.fuzz table --write README.md
 """
 
 _MINUTES = click.option("--minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Time budget.")
+_LIMIT = click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    help="Time budget; 10 by default, and none where --count says when to stop.",
+)
 _WORKERS = click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 _SEED = click.option("--seed", type=click.IntRange(min=0), help="Where the seeds begin; by default the time decides.")
 _FOLDER = click.option(
@@ -71,17 +77,18 @@ def _readers(minutes: float, workers: int, seed: int | None, folder: Path | None
 
 
 @main.command()
-@_MINUTES
+@_LIMIT
 @_WORKERS
 @_SEED
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many modules, if that comes first.")
 @_FOLDER
 @_RECORD
 def modules(
-    minutes: float, workers: int, seed: int | None, count: int | None, folder: Path | None, record: bool
+    minutes: float | None, workers: int, seed: int | None, count: int | None, folder: Path | None, record: bool
 ) -> None:
     """Generated modules through passes, compiler and simulator; every bit is compared. Status 1 when one fails."""
-    raise SystemExit(0 if _modules(minutes, workers, seed, count, folder, record) else 1)
+    budget = minutes if minutes is not None else 10.0 if count is None else math.inf
+    raise SystemExit(0 if _modules(budget, workers, seed, count, folder, record) else 1)
 
 
 @main.command()

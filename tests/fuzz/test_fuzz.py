@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_a_run_counts_and_ends_in_time() -> None:
     report = fuzz(5, 1, 77, 6, progress=lambda found: lines.append(str(found)))
     assert report.counts["modules"]["inputs"] == 6
     assert not report.failed and report.seconds > 0 and lines
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes"),
+    [((), 10), (("--count", "6"), math.inf), (("--count", "6", "--minutes", "3"), 3)],
+    ids=["default", "count", "both"],
+)
+def test_a_count_alone_has_no_time_limit(
+    options: tuple[str, ...], minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def noted(minutes: float, *rest: object) -> Report:
+        asked.append(minutes)
+        return Report()
+
+    monkeypatch.setattr("tests.fuzz.modules.fuzz", noted)
+    assert CliRunner().invoke(main, ["modules", *options]).exit_code == 0
+    assert asked == [minutes]
 
 
 @pytest.mark.parametrize("command", ["modules", "readers", "all", "again", "table"])
