@@ -167,7 +167,10 @@ class _Walk:
                 else None
             )
             values = all(self._per_tensor(value) for value in (op.input, *residual))
-            return bias and weight is not None and op.weight in self.twins and values
+            if not (bias and values) or weight is None or op.weight not in self.twins:
+                return False
+            # With scales along another axis than that of the results, no sum of products has one scale.
+            return quantized_element(self.twins[op.weight].type).per_axis in (None, 0)
         return all(self._per_tensor(value) for value in op.operands)
 
     def _per_tensor(self, value: SSAValue) -> bool:

@@ -17,7 +17,7 @@ from xdsl.dialects.builtin import f32
 from hbir import load, save
 from hbir.dialects import quantized as q
 from hbir.dialects.base import HbOperation, tensor_type
-from hbir.dialects.hbir import ArgmaxOp, Conv2dOp, FunctionOp, LinearOp, MinimumOp
+from hbir.dialects.hbir import ArgmaxOp, Conv2dOp, FunctionOp, LinearOp, MatmulOp, MinimumOp
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import PassError
@@ -270,3 +270,33 @@ def test_a_weight_that_something_else_reads_is_a_float_there() -> None:
     assert {op.name for op in integers[0].operations} >= {"quantized.conv2d", "hbir.minimum"}
     for name, value in expected.items():
         assert np.abs(found[name] - value).max() <= 0.1, name
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv2d", "matmul"])
+def test_a_layer_whose_weights_have_scales_along_another_axis_computes_with_floats(kind: str) -> None:
+    """No sum of products has one scale then: the layer gets the floats of its operands, and gives floats."""
+    graph = SeededGraph(Seeded(0, []))
+    eight = UniformQuantizedType.get(8, 0.05)
+    shape = (1, 4, 4, 3) if kind == "conv2d" else (2, 3)
+    x = graph.add(FakeQuantOp.make(graph.input(shape, f32), grid=eight))
+    numbers = np.array([[0.5, -1.0, 0.25], [1.5, 0.75, -2.0]], np.float32)
+    array = {"linear": numbers, "conv2d": numbers.reshape(2, 1, 1, 3), "matmul": numbers.T}[kind]
+    axis = {"linear": 1, "conv2d": 3, "matmul": 0}[kind]
+    grid = UniformQuantizedType.get(8, [0.01, 0.02, 0.03], axis=axis, narrow=True)
+    weight = graph.add(FakeQuantOp.make(graph.constant(np.ascontiguousarray(array), f32), grid=grid))
+    ones = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1, "min": None, "max": None}
+    layer = {
+        "linear": lambda: LinearOp.make(x, weight, None, min=None, max=None),
+        "conv2d": lambda: Conv2dOp.make(x, weight, None, None, **ones),
+        "matmul": lambda: MatmulOp.make(x, weight, min=None, max=None),
+    }[kind]()
+    first = graph.add(layer)
+    graph.add(FakeQuantOp.make(first, grid=UniformQuantizedType.get(8, 0.1)))
+    fake = graph.finish()
+    integers = convert(fake, "nash-e")
+    names = {op.name for op in integers[0].operations}
+    assert not names & {"quantized.conv2d", "quantized.matmul"} and "quantized.quantize" in names
+    feed = example_feeds(fake[0], 1)
+    expected, found = fake[0].feed(feed), integers[0].feed(feed)
+    for name, value in expected.items():
+        assert np.array_equal(found[name], value), name
