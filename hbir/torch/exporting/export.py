@@ -167,22 +167,25 @@ def _function(module: Module | Function) -> Function:
     return module[0] if isinstance(module, Module) else module
 
 
-def _form(function: Function, key: str, what: str) -> Form:
-    attribute = function.op.attributes.get(key)
+def _form(function: Function, key: str, order: str, what: str) -> tuple[Form, list[int]]:
+    """A form that a module remembers, and where its leaves are found among the function's values."""
+    attribute, places = function.op.attributes.get(key), function.op.attributes.get(order)
     found = read(attribute.data) if isinstance(attribute, StringAttr) else "the module is no export of a prepared model"
-    if isinstance(found, Form):
-        return found
-    raise TrainingError(
+    if isinstance(found, str):
+        raise _unknown(what, found)
+    if not isinstance(places, DenseArrayBase) or cast(Any, places).elt_type != i64:
+        raise _unknown(what, "the order of its leaves is missing")
+    return found, [int(number) for number in places.get_values()]
+
+
+def _unknown(what: str, why: str) -> TrainingError:
+    return TrainingError(
         23,
         f"the module does not know the form of its model's {what}",
-        why=found,
+        why=why,
         lever="feed the module's arguments by name, and take its results in their order; what the model computes outside of its"
         " stubs is to be done outside of the module",
     )
-
-
-def _integers(function: Function, key: str) -> list[int]:
-    return [int(number) for number in cast(Any, function.op.attributes[key]).get_values()]
 
 
 def get_hbir_input_flattener(module: Module | Function) -> Callable[..., tuple[Any, ...]]:
@@ -191,9 +194,10 @@ def get_hbir_input_flattener(module: Module | Function) -> Callable[..., tuple[A
     Raises TrainingError HB0923 for a module that does not know, HB0926 for a namedtuple whose class is not to be had; the
     function raises HB0924 for arguments of another form.
     """
-    function = _function(module)
-    spec = _form(function, INPUTS, "inputs").spec
-    order = _integers(function, ORDER)
+    form, order = _form(_function(module), INPUTS, ORDER, "inputs")
+    spec = form.spec
+    if not all(0 <= number < spec.num_leaves for number in order):
+        raise _unknown("inputs", "the order of its leaves is that of another module")
 
     def flatten(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         leaves, given = pytree.tree_flatten((args, kwargs))
@@ -213,9 +217,14 @@ def get_hbir_output_unflattener(module: Module | Function) -> Callable[[Sequence
     None, numbers and strings among the outputs are what they were when the model was exported. Raises TrainingError HB0923 for
     a module that does not know, HB0926 for a namedtuple whose class is not to be had.
     """
-    function = _function(module)
-    form = _form(function, OUTPUTS, "outputs")
-    order = _integers(function, f"{OUTPUTS}_order")
+    form, order = _form(_function(module), OUTPUTS, f"{OUTPUTS}_order", "outputs")
+    count = len(_function(module).flatten_outputs)
+    if (
+        len(order) != form.spec.num_leaves
+        or not all(_CONSTANT <= number < count for number in order)
+        or order.count(_CONSTANT) != len(form.constants)
+    ):
+        raise _unknown("outputs", "the order of its leaves is that of another module")
 
     def unflatten(results: Sequence[Any] | Mapping[str, Any]) -> Any:
         flat = list(results.values()) if isinstance(results, Mapping) else list(results)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -37,7 +37,10 @@ _classes: WeakValueDictionary[str, type] = WeakValueDictionary()
 
 
 def written(spec: pytree.TreeSpec, constants: Sequence[Any] = ()) -> str:
-    """A form as text: PyTorch's own where that says everything; of what has none the text that `unknown` makes."""
+    """A form as text: PyTorch's own where that says everything; of what has none the text that `unknown` makes.
+
+    None has, too, what could not be read again, as a default factory that is a lambda.
+    """
     names: dict[str, list[Any]] = {}
     for number, node in enumerate(_nodes(spec)):
         if (kind := _namedtuple(node)) is not None:
@@ -50,9 +53,12 @@ def written(spec: pytree.TreeSpec, constants: Sequence[Any] = ()) -> str:
     except (NotImplementedError, TypeError) as error:
         # A class that was registered without a name, or has contents that are no text.
         return unknown(f"PyTorch's pytrees do not write it down: {error}")
-    if not names and not constants:
-        return tree
-    return json.dumps({"tree": tree, "classes": names, "constants": list(constants)})
+    text = json.dumps({"tree": tree, "classes": names, "constants": list(constants)}) if names or constants else tree
+    try:
+        found = read(text)
+    except TrainingError as error:
+        return unknown(f"it could not be read again: {error.what}, {error.why}")
+    return unknown(f"it could not be read again: {found}") if isinstance(found, str) else text
 
 
 def unknown(reason: str) -> str:
@@ -61,17 +67,97 @@ def unknown(reason: str) -> str:
 
 
 def read(text: str) -> Form | str:
-    """The form that `written` was given, or the reason that `unknown` was.
+    """The form that `written` was given, or the reason that `unknown` was, or that the text is damaged.
 
-    Raises TrainingError HB0926 for a namedtuple whose class has not been imported, or has other fields now.
+    Raises TrainingError HB0926 for a class, a namedtuple's or another one that the form names, whose module has not been
+    imported, or which has other fields now.
     """
-    if text.startswith("["):
-        return Form(pytree.treespec_loads(text))
-    found = json.loads(text)
-    if "unknown" in found:
-        return str(found["unknown"])
-    kinds: dict[int, type] = {int(number): _class(*entry) for number, entry in found["classes"].items()}
-    return Form(_changed(pytree.treespec_loads(found["tree"]), kinds), tuple(found["constants"]))
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return _damaged(error)
+    match found:
+        case [_, _]:
+            return _form(text, {}, [])
+        case {"unknown": str(reason)}:
+            return reason
+        case {"tree": str(tree), "classes": dict(), "constants": list()}:
+            return _form(tree, found["classes"], found["constants"])
+        case _:
+            return _damaged("it is no form")
+
+
+def _damaged(why: object) -> str:
+    return f"the text that the module has of it is damaged: {why}"
+
+
+def _form(tree: str, classes: dict[str, Any], constants: list[Any]) -> Form | str:
+    """The form of a tree that is PyTorch's text, with the classes of namedtuples by the numbers of their nodes."""
+    if not all(isinstance(each, CONSTANTS) for each in constants):
+        return _damaged("a constant is no number and no text")
+    kinds: dict[int, type] = {}
+    for number, entry in classes.items():
+        match entry:
+            case [str(name), *fields] if (
+                number.isdecimal() and len(number) < 10 and all(isinstance(each, str) for each in fields)
+            ):
+                kinds[int(number)] = _class(name, *fields)
+            case _:
+                return _damaged(f"the class of node {number} has no name")
+    try:
+        for module in _modules(json.loads(tree)):
+            if module not in sys.modules:
+                raise _no_class(f"a class of {module}", f"{module} has not been imported")
+        spec = pytree.treespec_loads(tree)
+        for number, node in enumerate(_nodes(spec)):
+            if not _sound(node, kinds.get(number)):
+                return _damaged(f"node {number} is no {node.type.__name__} of {node.num_children} values")
+    except _ESCAPING as error:
+        return _damaged(f"{type(error).__name__}: {error}")
+    return Form(_changed(spec, kinds), tuple(constants))
+
+
+def _sound(node: pytree.TreeSpec, kind: type | None) -> bool:
+    """Whether a node can be built: one name for each value, and a class where a default comes from."""
+    if kind is not None:
+        return node.type is tuple and len(cast(Any, kind)._fields) == node.num_children
+    if node.type is defaultdict:
+        factory, names = node.context
+        return isinstance(factory, type) and len(set(names)) == node.num_children
+    return node.type not in (dict, OrderedDict) or len(set(node.context)) == node.num_children
+
+
+_ESCAPING = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, RecursionError),
+    *(TypeError, ValueError),
+)
+"""What PyTorch's reader of trees lets out over damaged text."""
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """The modules that PyTorch's reader would import for a tree: of enumerations among keys, and of default factories."""
+    match value:
+        case list():
+            for each in cast(list[Any], value):
+                yield from _modules(each)
+        case dict():
+            for key, each in cast(dict[str, Any], value).items():
+                if key in ("fqn", "default_factory_module") and isinstance(each, str):
+                    yield each.partition(":")[0]
+                elif key == "context" and isinstance(each, str):
+                    yield from _modules(_context(each))
+                else:
+                    yield from _modules(each)
+        case _:
+            return
+
+
+def _context(text: str) -> Any:
+    """What the context of a node says. What is no JSON is the affair of the class that wrote it."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _nodes(spec: pytree.TreeSpec) -> Iterator[pytree.TreeSpec]:
@@ -111,21 +197,23 @@ def _class(name: str, *fields: str) -> type:
     # Not imported here: what a file names may be any module.
     found: Any = sys.modules.get(module)
     if found is None:
-        raise _no_class(name, f"{module} has not been imported")
+        raise _no_class(f"the namedtuple {name.replace(':', '.')}", f"{module} has not been imported")
     for part in path.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and pytree.is_namedtuple_class(found)):
-        raise _no_class(name, f"{module} has no namedtuple '{path}'")
+        raise _no_class(f"the namedtuple {name.replace(':', '.')}", f"{module} has no namedtuple '{path}'")
     if cast(Any, found)._fields != fields:
         now = ", ".join(cast(Any, found)._fields)
-        raise _no_class(name, f"its fields are {now} now, and were {', '.join(fields)}")
+        raise _no_class(
+            f"the namedtuple {name.replace(':', '.')}", f"its fields are {now} now, and were {', '.join(fields)}"
+        )
     return found
 
 
-def _no_class(name: str, why: str) -> TrainingError:
+def _no_class(what: str, why: str) -> TrainingError:
     return TrainingError(
         26,
-        f"the model's inputs or outputs hold the namedtuple {name.replace(':', '.')}, which is not to be had here",
+        f"the model's inputs or outputs hold {what}, which is not to be had here",
         why=why,
         lever="define the class at the top of a module, and import that first; or feed the module's arguments by name, and take"
         " its results in their order",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils import _pytree as pytree
+from xdsl.dialects.builtin import DenseArrayBase, StringAttr, i64
 
 from hbir.errors import TrainingError
 from hbir.module import load, save
@@ -216,6 +219,94 @@ def test_an_input_that_is_changed_before_its_stub() -> None:
     assert "'quants.0' is given what the model computes" in str(caught.value)
 
 
+class Kind(Enum):
+    ONE = 1
+    TWO = 2
+
+
+def test_enumerations_and_defaults_of_modules_that_are_imported() -> None:
+    tree = {Kind.TWO: [1, defaultdict(list, x=2)], "b": deque([3], maxlen=2)}
+    spec = pytree.tree_structure(tree)
+    found = pytrees.read(pytrees.written(spec, [1, 2, 3]))
+    assert isinstance(found, pytrees.Form) and pytree.tree_unflatten([1, 2, 3], found.spec) == tree
+
+
+class Local(Enum):
+    A = 1
+
+
+Local.__qualname__ = "test.<locals>.Local"
+
+
+@pytest.mark.parametrize("tree", [defaultdict(lambda: 0, x=1), {Local.A: 1}], ids=["lambda", "local enumeration"])
+def test_what_could_not_be_read_again_is_told_when_it_is_written(tree: Any) -> None:
+    found = pytrees.read(pytrees.written(pytree.tree_structure(tree)))
+    assert isinstance(found, str) and "could not be read again" in found
+
+
+HOSTILE = {
+    "no JSON": "{",
+    "nothing": "",
+    "a number": "5",
+    "deep": "[" * 100_000,
+    "deep tree": json.dumps({"tree": "[" * 100_000, "classes": {}, "constants": []}),
+    "another protocol": "[9, {}]",
+    "no node": '[1, {"type": 5}]',
+    "a class nobody registered": '[1, {"type": "os.system", "context": null, "children_spec": []}]',
+    "no tree": json.dumps({"tree": 5, "classes": {}, "constants": []}),
+    "a class without a name": json.dumps({"tree": "[1, {}]", "classes": {"0": []}, "constants": []}),
+    "a class without a number": json.dumps({"tree": "[1, {}]", "classes": {"x": ["a", "b"]}, "constants": []}),
+    "a constant that is a list": json.dumps({"tree": "[1, {}]", "classes": {}, "constants": [[]]}),
+    "names that are lists": pytrees.written(pytree.tree_structure({"a": 1})).replace('\\"a\\"', "[]"),
+    "too few names": pytrees.written(pytree.tree_structure({"a": 1})).replace('\\"a\\"', ""),
+    "too many fields": pytrees.written(pytree.tree_structure(Outer.One(0))).replace('"0"', '"1"'),
+    "a default that is no class": pytrees.written(pytree.tree_structure(defaultdict(int, a=1))).replace("int", "print"),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_damaged_texts_are_told(text: str) -> None:
+    found = pytrees.read(text)
+    assert isinstance(found, str) and "damaged" in found
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{Kind.ONE: 1}, [{"a": {Kind.TWO: 1}}], defaultdict(int, a=1)],
+    ids=["enumeration", "nested", "default"],
+)
+def test_a_form_imports_nothing(tree: Any) -> None:
+    text = pytrees.written(pytree.tree_structure(tree))
+    text = text.replace(__name__, "antigravity").replace('"builtins"', '"antigravity"')
+    assert "antigravity" in text
+    with pytest.raises(TrainingError, match="HB0926.*antigravity has not been imported"):
+        pytrees.read(text)
+    assert "antigravity" not in sys.modules
+
+
+def test_a_module_whose_form_is_that_of_another_says_so() -> None:
+    x = pair()
+    module = hbdk4.export(validated(Pair, x), (x,))
+    attributes = module[0].op.attributes
+    given = {key: attributes[key] for key in ("hbir.inputs", "hbir.outputs", "hbir.input_leaves", "hbir.outputs_order")}
+    longer = pytrees.written(pytree.tree_structure([1, 2, 3]))
+    for key, value in {
+        "hbir.inputs": StringAttr("{"),
+        "hbir.outputs": StringAttr(longer),
+        "hbir.input_leaves": DenseArrayBase.from_list(i64, [0, 7]),
+        "hbir.outputs_order": DenseArrayBase.from_list(i64, [0, 2]),
+    }.items():
+        for changed in (value, StringAttr("5"), None):
+            attributes.update(given)
+            if changed is None:
+                del attributes[key]
+            else:
+                attributes[key] = changed
+            asked = hbdk4.get_hbir_input_flattener if "input" in key else hbdk4.get_hbir_output_unflattener
+            with pytest.raises(TrainingError, match="HB0923"):
+                asked(module)
+
+
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
 trees = st.recursive(
     leaves,
@@ -236,3 +327,20 @@ def test_forms_are_read_as_they_were_written(tree: Any) -> None:
     values, spec = pytree.tree_flatten(tree)
     found = pytrees.read(pytrees.written(spec, values))
     assert isinstance(found, pytrees.Form) and found.spec == spec and list(found.constants) == values
+
+
+@given(trees, st.data())
+def test_a_damaged_form_is_a_form_or_told(tree: Any, data: st.DataObject) -> None:
+    text = pytrees.written(pytree.tree_structure(tree), pytree.tree_leaves(tree))
+    at, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 4))
+    text = (
+        text[:at]
+        + data.draw(st.sampled_from(["", "[", "]", '"', "0", "null", "{}", "tuple", ":", "-"]))
+        + text[at + length :]
+    )
+    try:
+        found = pytrees.read(text)
+    except TrainingError as error:
+        assert error.code == "HB0926"
+    else:
+        assert isinstance(found, str | pytrees.Form)
