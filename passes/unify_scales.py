@@ -95,7 +95,7 @@ class UnifyScales(Pass):
             if not isinstance(op, ConcatOp) or op in cone:
                 continue
             follower = only_user(op.output)
-            if isinstance(follower, FakeQuantOp):
+            if isinstance(follower, FakeQuantOp) and follower.grid.per_axis is None:
                 for index, value in enumerate(op.inputs):
                     if not (isinstance(value.owner, FakeQuantOp) and value.owner.grid == follower.grid):
                         op.operands[index] = insert_before(op, FakeQuantOp.make(value, grid=follower.grid), [op]).output

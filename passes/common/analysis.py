@@ -73,10 +73,11 @@ def keeps_grid(op: Operation) -> bool:
 
 
 def grid_sources(value: SSAValue) -> list[FakeQuantOp] | None:
-    """The fake quants that a value takes its grid from, through operations that keep it; None when one is missing."""
+    """The fake quants that a value takes its grid from, through operations that keep it; None when one is missing, or has
+    scales along an axis, as only weights have."""
     owner = value.owner
     if isinstance(owner, FakeQuantOp):
-        return [owner]
+        return [owner] if owner.grid.per_axis is None else None
     if not isinstance(owner, Operation) or not keeps_grid(owner):
         return None
     found: list[FakeQuantOp] = []
