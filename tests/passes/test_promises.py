@@ -57,7 +57,7 @@ def test_the_float_pipeline(module: Module) -> None:
 INTEGER_PIPELINE = convert_pipeline(load_march("nash-e")).replace("unify-scales", "insert-fake-quant,unify-scales")
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)  # each runs the module behind each of some twenty passes
 @given(modules(("hbir",), 6))
 def test_the_road_to_integers(module: Module) -> None:
     try:
