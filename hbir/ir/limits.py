@@ -28,7 +28,7 @@ from xdsl.parser import Parser
 
 from hbir.errors import IrError
 
-__all__ = ["DEEPEST", "LARGEST", "WIDEST", "Budget", "LimitedParser", "check_size"]
+__all__ = ["DEEPEST", "LARGEST", "MOST_AXES", "WIDEST", "Budget", "LimitedParser", "check_size"]
 
 WIDEST = 1024
 """Bits of an integer type. The range of a type is computed with integers of its width."""
@@ -40,7 +40,8 @@ LARGEST = 1 << 21
 """Attributes that all attributes hold, each counted as often as it stands there: sharing lets a few bytes hold any number."""
 
 _EXTENT = 1 << 62
-_AXES = 64
+MOST_AXES = 64
+"""Axes of a tensor. An array of numpy has no more."""
 _ELEMENTS = 1 << 16
 """Of all `dense` attributes of a text; constants of ours are blobs."""
 _DENSE = 256
@@ -152,8 +153,8 @@ class LimitedParser(Parser):
             self.raise_error("an extent of more than 2^62")
         # The rest of a shape is one token, read again at every axis. Extents of one shape have an x between them.
         self._axes, self._behind = self._axes + 1 if begin == self._behind + 1 else 1, self.pos
-        if self._axes > _AXES:
-            self.raise_error(f"a shape of more than {_AXES} axes")
+        if self._axes > MOST_AXES:
+            self.raise_error(f"a shape of more than {MOST_AXES} axes")
         return extent
 
     def parse_optional_symbol_name(self) -> StringAttr | None:

@@ -32,7 +32,7 @@ from hbir.dialects.hbir import (
 from hbir.dialects.qat import FakeQuantOp
 from hbir.dialects.quant import UniformQuantizedType
 from hbir.errors import ImportModelError
-from hbir.frontends.onnx.errors import Refusal
+from hbir.frontends.onnx.errors import Refusal, check_axes
 from hbir.frontends.onnx.values import Quantized, Static, Value, extent_text
 from hbir.ir.constants import ConstantStore
 
@@ -207,6 +207,7 @@ class Builder:
 
     @staticmethod
     def _check_size(shape: Sequence[int], limit: int) -> None:
+        check_axes(shape)
         if math.prod(shape) > limit or max(shape, default=0) > limit:
             raise ImportModelError(
                 Refusal.TOO_LARGE_TENSOR,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
-__all__ = ["Refusal"]
+from hbir.errors import ImportModelError
+from hbir.ir.limits import MOST_AXES
+
+__all__ = ["Refusal", "check_axes"]
 
 
 class Refusal(IntEnum):
@@ -45,3 +49,15 @@ class Refusal(IntEnum):
     SCALE = 50  # a quantisation scale or zero point that means nothing
     GRID_MISMATCH = 51  # DequantizeLinear with another scale than its QuantizeLinear
     INTEGER_DATA = 52  # quantised integers used without DequantizeLinear
+
+
+def check_axes(shape: Sequence[int], where: str = "") -> None:
+    """Raise ImportModelError HB0122 for a shape of more axes than an array can have."""
+    if len(shape) > MOST_AXES:
+        raise ImportModelError(
+            Refusal.TOO_LARGE_TENSOR,
+            f"a tensor of {len(shape)} axes is too large",
+            where=where,
+            why=f"the limit is {MOST_AXES} axes",
+            lever="check the model's shapes; this one is probably damaged",
+        )

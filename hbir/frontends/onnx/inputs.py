@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any, TypeAlias
 
 from hbir.errors import ImportModelError
-from hbir.frontends.onnx.errors import Refusal
+from hbir.frontends.onnx.errors import Refusal, check_axes
 from hbir.frontends.onnx.tensors import decode_text
 
 __all__ = ["InputShapes", "input_shape", "symbol_extents"]
@@ -36,8 +36,9 @@ def symbol_extents(inputs: Iterable[Any], given: Mapping[str, Sequence[int]]) ->
 
 
 def input_shape(value: Any, given: Sequence[int] | None, symbols: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of an input. Only an unknown first extent becomes 1 by itself. Raises HB0120 and HB0121."""
+    """The shape of an input. Only an unknown first extent becomes 1 by itself. Raises HB0120 to HB0122."""
     name, dims = value.name, _dims(value)
+    check_axes(dims or given or (), f"input '{name}'")
     if given is not None:
         return _checked(name, dims, given)
     if dims is None:

@@ -13,7 +13,7 @@ from xdsl.ir import SSAValue
 from hbir.dialects.base import Array, HbOperation, tensor_type
 from hbir.errors import ImportModelError
 from hbir.frontends.onnx.builder import Builder, Operand
-from hbir.frontends.onnx.errors import Refusal
+from hbir.frontends.onnx.errors import Refusal, check_axes
 from hbir.frontends.onnx.tensors import ExternalData, decode_text, tensor_array
 from hbir.frontends.onnx.values import Static, Value, extent_text, value_shape
 
@@ -237,7 +237,9 @@ class Node:
     # Results
 
     def room(self, *shape: int) -> None:
-        """Ask before numbers of a shape are computed. Raises HB0122 when import computes too many."""
+        """Ask before numbers of a shape are computed. Raises HB0122 when import computes too many, or the shape has too
+        many axes."""
+        check_axes(shape)
         self.build.charge(math.prod(shape))
 
     def used(self, index: int) -> bool:

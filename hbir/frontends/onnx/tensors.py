@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hbir.dialects.base import Array
 from hbir.errors import ImportModelError
-from hbir.frontends.onnx.errors import Refusal
+from hbir.frontends.onnx.errors import Refusal, check_axes
 
 __all__ = ["DataType", "ExternalData", "decode_text", "tensor_array", "type_name"]
 
@@ -217,7 +217,8 @@ def _typed(tensor: Any, data_type: DataType, stored: np.dtype[Any]) -> Array:
 
 
 def tensor_array(tensor: Any, external: ExternalData, name: str | None = None) -> Array:
-    """The values of a TensorProto, read-only where they share the model's bytes. Raises HB0131, HB0132, HB014x."""
+    """The values of a TensorProto, read-only where they share the model's bytes. Raises HB0122, HB0131, HB0132,
+    HB014x."""
     where = f"tensor '{name if name is not None else decode_text(tensor.name, 'the name of a tensor')}'"
     if tensor.data_type not in _KNOWN - {DataType.STRING} or tensor.HasField("segment"):
         raise ImportModelError(
@@ -232,8 +233,14 @@ def tensor_array(tensor: Any, external: ExternalData, name: str | None = None) -
         raise ImportModelError(
             Refusal.TENSOR_SIZE, f"shape {dims} has a negative extent", where=where, lever="write the file again"
         )
+    check_axes(dims, where)
     count = math.prod(dims)
     stored = np.dtype(_STORED.get(data_type, data_type.dtype))
+    # An array without elements has strides, too.
+    if math.prod(extent or 1 for extent in dims) * stored.itemsize > np.iinfo(np.intp).max:
+        raise ImportModelError(
+            Refusal.TOO_LARGE_TENSOR, f"shape {list(dims)} is too large", where=where, lever="write the file again"
+        )
     packed = -(-count // 2) if data_type in (DataType.INT4, DataType.UINT4) else count
     if tensor.data_location == _EXTERNAL:
         entries = {decode_text(e.key, "a key"): decode_text(e.value, "external data") for e in tensor.external_data}

@@ -238,3 +238,57 @@ def test_opset_of_another_domain_that_does_not_exist(version: int) -> None:
         export(model)
     assert caught.value.code == "HB0105"
     assert str(version) in str(caught.value)
+
+
+def _wide(nodes: list[Any], extents: list[int] | None = None, **constants: Any) -> onnx.ModelProto:
+    tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, extents or [1, 4])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "net", [x], [y], tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+
+
+def _constant_of(dims: list[int], data: bytes) -> onnx.ModelProto:
+    model = _wide([_node("Add", "x", "w")])
+    model.graph.initializer.append(onnx.TensorProto(name="w", data_type=1, dims=dims, raw_data=data))
+    return model
+
+
+def _node(operator: str, *operands: str, result: str = "y", **attributes: Any) -> onnx.NodeProto:
+    return onnx.helper.make_node(operator, operands, [result], **attributes)
+
+
+ONES, FOUR = np.array([1] * 99 + [4]), np.ones(4, np.float32)
+WIDE = {
+    "input": lambda: _wide([_node("Relu", "x")], [1] * 65),
+    "constant": lambda: _constant_of([1] * 274, bytes(4)),
+    "empty constant": lambda: _constant_of([0, 1 << 62, 1 << 62], b""),
+    "Reshape": lambda: _wide([_node("Reshape", "x", "s")], s=ONES),
+    "Unsqueeze": lambda: _wide([_node("Unsqueeze", "x", "s")], s=np.arange(63)),
+    "Expand": lambda: _wide([_node("Expand", "x", "s")], s=ONES),
+    "ConstantOfShape": lambda: _wide([_node("ConstantOfShape", "s", result="c"), _node("Add", "x", "c")], s=ONES),
+    "Reshape of a constant": lambda: _wide([_node("Reshape", "w", "s", result="c"), _node("Add", "x", "c")], s=ONES, w=FOUR),
+    "Gather": lambda: _wide([_node("Gather", "x", "s", axis=1)], s=np.zeros([1] * 64, np.int64)),
+    # numpy 2.1.3 ends the process over a result of so many axes.
+    "Gather of a constant": lambda: _wide(
+        [_node("Gather", "w", "s", result="c", axis=1), _node("Add", "x", "c")],
+        s=np.zeros([1] * 63, np.int64),
+        w=np.ones([1] * 40, np.float32),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", WIDE.values(), ids=WIDE)
+def test_a_tensor_of_more_axes_than_an_array_has(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "wide.onnx"
+    path.write_bytes(model().SerializeToString())
+    with pytest.raises(ImportModelError, match=r"HB0122|HB0117"):
+        export(path)
+
+
+def test_sixty_four_axes_are_not_too_many(tmp_path: Path) -> None:
+    path = tmp_path / "wide.onnx"
+    path.write_bytes(
+        _wide([_node("Reshape", "x", "s", result="r"), _node("Relu", "r")], s=ONES[-64:]).SerializeToString()
+    )
+    assert export(path)[0].flatten_outputs[0].type.shape[-1] == 4
