@@ -14,6 +14,7 @@ Examples:
   python -m tests.fuzz all --minutes 60 --workers 2 --record -o found
   python -m tests.fuzz modules --count 50000 --workers 2
   python -m tests.fuzz readers --minutes 30 -o found
+  python -m tests.fuzz readers --minutes 5 --reader onnx
   python -m tests.fuzz again found/case_1234/case.json
   python -m tests.fuzz table --write README.md
 """
@@ -58,14 +59,22 @@ def _modules(
     return not report.failed
 
 
-def _readers(minutes: float, workers: int, seed: int | None, folder: Path | None, record: bool) -> bool:
-    from tests.fuzz.readers import run
+def _readers(
+    minutes: float, workers: int, seed: int | None, folder: Path | None, record: bool, names: tuple[str, ...] = ()
+) -> bool:
+    from tests.fuzz.readers import READERS, run
     from tests.fuzz.totals import add
+
+    for name in names:
+        if name not in READERS:
+            raise click.BadParameter(f"'{name}' is none of {', '.join(READERS)}", param_hint="--reader")
 
     def progress(name: str, counts: Mapping[str, int | float]) -> None:
         click.echo(f"{name}: {counts.get('inputs', 0):,} inputs", err=True)
 
-    found = run(minutes, workers, _begin(seed) % 2**16, folder=folder, progress=progress)
+    found = run(
+        minutes, workers, _begin(seed) % 2**16, readers=names or tuple(READERS), folder=folder, progress=progress
+    )
     bad = 0
     for name, counts in found.items():
         click.echo(f"{name}: {', '.join(f'{value:,} {key}' for key, value in counts.items())}")
@@ -95,11 +104,14 @@ def modules(
 @_MINUTES
 @_WORKERS
 @_SEED
+@click.option("--reader", "names", multiple=True, help="One reader alone, as `onnx`; may be given again.")
 @_FOLDER
 @_RECORD
-def readers(minutes: float, workers: int, seed: int | None, folder: Path | None, record: bool) -> None:
+def readers(
+    minutes: float, workers: int, seed: int | None, names: tuple[str, ...], folder: Path | None, record: bool
+) -> None:
     """Damaged files into everything that reads one, guided by coverage. Status 1 when one is not refused properly."""
-    raise SystemExit(0 if _readers(minutes, workers, seed, folder, record) else 1)
+    raise SystemExit(0 if _readers(minutes, workers, seed, folder, record, names) else 1)
 
 
 @main.command(name="all")

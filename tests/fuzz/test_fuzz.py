@@ -98,3 +98,8 @@ def test_a_count_alone_has_no_time_limit(
 def test_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0 and "--" in result.output
+
+
+def test_readers_are_asked_for_by_name() -> None:
+    result = CliRunner().invoke(main, ["readers", "--reader", "onyx"])
+    assert result.exit_code == 2 and "'onyx' is none of" in result.output and "onnx" in result.output
