@@ -21,7 +21,7 @@ def test_every_pass_is_here() -> None:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_promise(name: str) -> None:
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(modules(DIALECTS[name], 6))
     def check(module: Module) -> None:
         keep_promise(name, module)
@@ -33,7 +33,7 @@ def test_promise(name: str) -> None:
     "name", ["canonicalize", "dead-code", "fold-constants", "fold-batch-norm", "fuse-conv-add-relu"]
 )
 def test_a_second_run_finds_nothing(name: str) -> None:
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(modules(("hbir",), 5))
     def check(module: Module) -> None:
         # A fold may open the way for one more; what converges does so after a handful of runs.
@@ -47,7 +47,7 @@ def test_a_second_run_finds_nothing(name: str) -> None:
     check()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(modules(("hbir",), 8))
 def test_the_float_pipeline(module: Module) -> None:
     changed = Pipeline(FLOAT_PIPELINE, verify="exec").run(module)
