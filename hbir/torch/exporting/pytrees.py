@@ -10,6 +10,7 @@ import json
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -106,7 +107,7 @@ def _form(tree: str, classes: dict[str, Any], constants: list[Any]) -> Form | st
                 return _damaged(f"the class of node {number} has no name")
     try:
         for module in _modules(json.loads(tree)):
-            if module not in sys.modules:
+            if sys.modules.get(module) is None:
                 raise _no_class(f"a class of {module}", f"{module} has not been imported")
         spec = pytree.treespec_loads(tree)
         for number, node in enumerate(_nodes(spec)):
@@ -127,11 +128,8 @@ def _sound(node: pytree.TreeSpec, kind: type | None) -> bool:
     return node.type not in (dict, OrderedDict) or len(set(node.context)) == node.num_children
 
 
-_ESCAPING = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, RecursionError),
-    *(TypeError, ValueError),
-)
-"""What PyTorch's reader of trees lets out over damaged text."""
+_ESCAPING = (AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
+"""What PyTorch's reader of trees lets out over damaged text, and what its contexts raise where they are no names."""
 
 
 def _modules(value: Any) -> Iterator[str]:
@@ -142,8 +140,10 @@ def _modules(value: Any) -> Iterator[str]:
                 yield from _modules(each)
         case dict():
             for key, each in cast(dict[str, Any], value).items():
-                if key in ("fqn", "default_factory_module") and isinstance(each, str):
+                if key == "fqn" and isinstance(each, str):
                     yield each.partition(":")[0]
+                elif key == "default_factory_module" and isinstance(each, str):
+                    yield each
                 elif key == "context" and isinstance(each, str):
                     yield from _modules(_context(each))
                 else:
@@ -152,12 +152,18 @@ def _modules(value: Any) -> Iterator[str]:
             return
 
 
-def _context(text: str) -> Any:
-    """What the context of a node says. What is no JSON is the affair of the class that wrote it."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+def _context(text: str) -> list[Any]:
+    """The objects in the context of a node, those in front of a mistake too: PyTorch's reader has imported what they name when
+    it meets that. What is no JSON at all is the affair of the class that wrote it."""
+    found: list[Any] = []
+
+    def seen(value: dict[str, Any]) -> dict[str, Any]:
+        found.append(value)
+        return value
+
+    with suppress(ValueError):
+        json.loads(text, object_hook=seen)
+    return found
 
 
 def _nodes(spec: pytree.TreeSpec) -> Iterator[pytree.TreeSpec]:
@@ -194,19 +200,18 @@ def _class(name: str, *fields: str) -> type:
     if kind is not None and cast(Any, kind)._fields == fields:
         return kind
     module, _, path = name.partition(":")
+    what = f"the namedtuple {module}.{path}"
     # Not imported here: what a file names may be any module.
     found: Any = sys.modules.get(module)
     if found is None:
-        raise _no_class(f"the namedtuple {name.replace(':', '.')}", f"{module} has not been imported")
+        raise _no_class(what, f"{module} has not been imported")
     for part in path.split("."):
         found = getattr(found, part, None)
     if not (isinstance(found, type) and pytree.is_namedtuple_class(found)):
-        raise _no_class(f"the namedtuple {name.replace(':', '.')}", f"{module} has no namedtuple '{path}'")
+        raise _no_class(what, f"{module} has no namedtuple '{path}'")
     if cast(Any, found)._fields != fields:
         now = ", ".join(cast(Any, found)._fields)
-        raise _no_class(
-            f"the namedtuple {name.replace(':', '.')}", f"its fields are {now} now, and were {', '.join(fields)}"
-        )
+        raise _no_class(what, f"its fields are {now} now, and were {', '.join(fields)}")
     return found
 
 

@@ -282,6 +282,20 @@ def test_a_form_imports_nothing(tree: Any) -> None:
     assert "antigravity" not in sys.modules
 
 
+def test_nor_does_one_with_a_mistake() -> None:
+    """PyTorch's reader acts on each object of a context while it parses, in front of what it then refuses."""
+    text = pytrees.written(pytree.tree_structure({Kind.ONE: 1, Kind.TWO: 2})).replace(__name__, "antigravity", 1)
+    at = text.rindex("fqn")
+    with pytest.raises(TrainingError, match="HB0926.*antigravity has not been imported"):
+        pytrees.read(text[:at] + "]" + text[at:])
+    with pytest.raises(TrainingError, match="HB0926.*antigravity has not been imported"):
+        pytrees.read(text[: at - 2] + "NaN" + text[at:])
+    text = pytrees.written(pytree.tree_structure(defaultdict(int, a=1))).replace('"builtins"', '"builtins:antigravity"')
+    with pytest.raises(TrainingError, match="HB0926.*builtins:antigravity has not been imported"):
+        pytrees.read(text)
+    assert "antigravity" not in sys.modules
+
+
 def test_a_module_whose_form_is_that_of_another_says_so() -> None:
     x = pair()
     module = hbdk4.export(validated(Pair, x), (x,))
